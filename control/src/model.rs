@@ -1,0 +1,487 @@
+//! What users name and what they are shown: parents, networks, children.
+//!
+//! `…Spec` is what was asked for, `…Record` what the store keeps, `…View` what is shown. The same
+//! types travel over the API, into tables and into `-o json`, so field names are stable.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::error::{Error, Result};
+
+/// The highest VLAN ID that may be used; 4095 is reserved (IEEE 802.1Q-2018, table 9-2).
+pub(crate) const VLAN_MAX: u16 = 4094;
+
+/// `IFNAMSIZ` without the terminating NUL (`include/uapi/linux/if.h`).
+pub(crate) const IFNAME_MAX: usize = 15;
+
+/// How XDP is attached to a parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum XdpMode {
+    /// Native on a physical NIC whose driver has it, off elsewhere.
+    #[default]
+    Auto,
+    /// In the driver; an error where the driver cannot.
+    Native,
+    /// In the stack, on an skb: for tests and for drivers without XDP.
+    Generic,
+    /// Not at all: TC does the whole job.
+    Off,
+}
+
+/// What happens to a unicast frame from the wire for a MAC that nobody here has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnknownPolicy {
+    /// The kernel sees it, as it did without maclane.
+    #[default]
+    Pass,
+    /// It is dropped and counted.
+    Drop,
+}
+
+/// What a child is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A macvlan link on the parent.
+    #[default]
+    Macvlan,
+    /// A veth pair: one end in the child's namespace, the other beside the parent.
+    Veth,
+}
+
+/// The macvlan mode of a network's children.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// `bridge` where all children of the parent share one VLAN, else `vepa`.
+    #[default]
+    Auto,
+    /// The kernel switches between siblings by itself.
+    Bridge,
+    /// Every frame reaches the parent, where maclane decides.
+    Vepa,
+    /// Children never talk to each other, only to the host and the wire.
+    Private,
+    /// One child takes the whole parent, with the parent's MAC.
+    Passthru,
+}
+
+/// An Ethernet address, printed as `02:00:5e:00:53:01`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Mac(pub(crate) [u8; 6]);
+
+impl Mac {
+    /// True for broadcast and multicast: the I/G bit (IEEE 802-2014, clause 8.2.2).
+    pub(crate) fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+
+    /// True for 00:00:00:00:00:00, which no station may have.
+    pub(crate) fn is_zero(self) -> bool {
+        self.0 == [0; 6]
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::invalid(format!(
+                "\"{text}\" is not a MAC address; write six hexadecimal bytes, as in 02:00:5e:00:53:01"
+            ))
+        };
+        let mut mac = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut mac {
+            let part = parts.next().filter(|p| (1..=2).contains(&p.len())).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(mac)) }
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The VLANs of a trunk port: `all`, or a list such as `10,20,100-110`. VLAN 0 in the list means
+/// that untagged frames may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trunk {
+    /// Every VLAN, and untagged frames.
+    All,
+    /// These, ascending and without repetition.
+    List(Vec<u16>),
+}
+
+impl fmt::Display for Trunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::List(vlans) => {
+                let mut rest = vlans.as_slice();
+                let mut separator = "";
+                while let [first, ..] = *rest {
+                    let run = rest.iter().zip(first..).take_while(|(a, b)| **a == *b).count();
+                    let last = rest[run - 1];
+                    match run {
+                        1 => write!(f, "{separator}{first}")?,
+                        _ => write!(f, "{separator}{first}-{last}")?,
+                    }
+                    separator = ",";
+                    rest = &rest[run..];
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FromStr for Trunk {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let bad = || {
+            Error::invalid(format!(
+                "\"{text}\" is not a list of VLANs; write \"all\" or IDs of 0 to {VLAN_MAX}, as in 10,20,100-110"
+            ))
+        };
+        let id = |s: &str| s.trim().parse().ok().filter(|v| *v <= VLAN_MAX).ok_or_else(bad);
+        let mut vlans = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (id(first)?, id(last)?),
+                None => (id(part)?, id(part)?),
+            };
+            if first > last {
+                return Err(bad());
+            }
+            vlans.extend(first..=last);
+        }
+        vlans.sort_unstable();
+        vlans.dedup();
+        Ok(Self::List(vlans))
+    }
+}
+
+impl Serialize for Trunk {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Trunk {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A route of a child: `DESTINATION[=GATEWAY]`, the destination a CIDR or `default`; without a
+/// gateway the destination is on the link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Route {
+    /// Where to.
+    #[schema(value_type = String)]
+    pub(crate) destination: IpNetwork,
+    /// Through whom.
+    #[schema(value_type = Option<String>)]
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+impl FromStr for Route {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::invalid(format!(
+                "\"{text}\" is not a route; write DESTINATION=GATEWAY, as in default=192.168.50.1 or 10.0.0.0/8=192.168.50.1, or a DESTINATION alone for one that is on the link"
+            ))
+        };
+        let (destination, gateway) = match text.split_once('=') {
+            Some((destination, gateway)) => {
+                (destination, Some(gateway.parse::<IpAddr>().map_err(|_| bad())?))
+            }
+            None => (text, None),
+        };
+        let destination = match (destination, gateway) {
+            ("default", Some(IpAddr::V4(_))) => "0.0.0.0/0",
+            ("default", Some(IpAddr::V6(_))) => "::/0",
+            (other, _) => other,
+        };
+        let destination: IpNetwork = destination.parse().map_err(|_| bad())?;
+        if gateway.is_some_and(|g| g.is_ipv4() != destination.is_ipv4()) {
+            return Err(bad());
+        }
+        Ok(Self { destination, gateway })
+    }
+}
+
+/// A parent, as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ParentSpec {
+    /// The interface that children sit on.
+    pub(crate) iface: String,
+    /// How XDP is attached.
+    #[serde(default)]
+    pub(crate) xdp: XdpMode,
+    /// What happens to frames from the wire for nobody here.
+    #[serde(default)]
+    pub(crate) unknown: UnknownPolicy,
+}
+
+/// A parent, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ParentView {
+    /// The interface's name.
+    pub(crate) iface: String,
+    /// `up`, `down`, or `missing` while no interface has this name.
+    pub(crate) state: String,
+    /// The interface's index; absent while it is missing.
+    pub(crate) ifindex: Option<u32>,
+    /// The interface's MAC.
+    #[schema(value_type = Option<String>)]
+    pub(crate) mac: Option<Mac>,
+    /// The interface's MTU in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// What was asked for.
+    pub(crate) xdp: XdpMode,
+    /// What is attached: `native`, `generic` or `off`.
+    pub(crate) xdp_attached: String,
+    /// How TC programs are attached: `tcx` or `clsact`; absent while they are not.
+    pub(crate) tc: Option<String>,
+    /// What happens to frames from the wire for nobody here.
+    pub(crate) unknown: UnknownPolicy,
+    /// Names of its networks.
+    pub(crate) networks: Vec<String>,
+    /// How many children maclane made on it.
+    pub(crate) children: usize,
+    /// How many children somebody else made on it.
+    pub(crate) adopted: usize,
+    /// Where its maps, programs and links are pinned.
+    pub(crate) pins: String,
+    /// What is wrong or limited, with the way out; empty if nothing is.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A network, as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkSpec {
+    /// Its name.
+    pub(crate) name: String,
+    /// The interface that it sits on.
+    pub(crate) parent: String,
+    /// Its VLAN; 0 is untagged.
+    #[serde(default)]
+    pub(crate) vlan: u16,
+    /// What its children are made of.
+    #[serde(default)]
+    pub(crate) kind: Kind,
+    /// The macvlan mode of its children.
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    /// The MTU of its children in bytes; absent: the parent's.
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+}
+
+/// A network, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NetworkView {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub(crate) spec: NetworkSpec,
+    /// The mode in force: never `auto`; absent for `veth`.
+    pub(crate) mode_in_force: Option<Mode>,
+    /// Names of its children.
+    pub(crate) children: Vec<String>,
+}
+
+/// A child, as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChildSpec {
+    /// Its name.
+    pub(crate) name: String,
+    /// The network that it belongs to.
+    pub(crate) network: String,
+    /// Its network namespace: a name (below /run/netns), a path, or `pid:N`.
+    pub(crate) netns: String,
+    /// The name of its interface in there.
+    #[serde(default = "default_ifname")]
+    pub(crate) ifname: String,
+    /// Its MAC; absent: maclane picks a locally administered one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) mac: Option<Mac>,
+    /// Its addresses, each with the prefix length of its subnet.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) ip: Vec<IpNetwork>,
+    /// Its routes.
+    #[serde(default)]
+    pub(crate) route: Vec<Route>,
+    /// The VLANs that it sees tagged, instead of the network's own one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) trunk: Option<Trunk>,
+}
+
+fn default_ifname() -> String {
+    "eth0".into()
+}
+
+/// Who made a child's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Origin {
+    /// maclane did, and removes it with the child.
+    Created,
+    /// Somebody else did; maclane only steers its frames.
+    Adopted,
+}
+
+/// A child, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ChildView {
+    /// Its name; an adopted child is known by `PARENT/MAC`.
+    pub(crate) name: String,
+    /// The network that it belongs to; absent for an adopted child.
+    pub(crate) network: Option<String>,
+    /// The interface that it sits on.
+    pub(crate) parent: String,
+    /// The VLAN that it sees untagged.
+    pub(crate) vlan: u16,
+    /// The VLANs that it sees tagged.
+    #[schema(value_type = Option<String>)]
+    pub(crate) trunk: Option<Trunk>,
+    /// What it is made of.
+    pub(crate) kind: Kind,
+    /// Its macvlan mode; absent for `veth`, or where it cannot be seen.
+    pub(crate) mode: Option<Mode>,
+    /// Where it lives; absent where that cannot be found out.
+    pub(crate) netns: Option<String>,
+    /// The name of its interface in there.
+    pub(crate) ifname: Option<String>,
+    /// The index of its interface in there.
+    pub(crate) ifindex: Option<u32>,
+    /// Its MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Its addresses as asked for.
+    #[schema(value_type = Vec<String>)]
+    pub(crate) ip: Vec<IpNetwork>,
+    /// Its MTU in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// Its port in the dataplane; absent while it has none.
+    pub(crate) port: Option<u16>,
+    /// `up`, `down`, or `gone` while its namespace or link does not exist.
+    pub(crate) state: String,
+    /// Who made its link.
+    pub(crate) origin: Origin,
+    /// What proves that a frame is its own: `guard` (a program on the link) or `mac`.
+    pub(crate) identity: String,
+}
+
+/// One line of the forwarding table.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct FdbView {
+    /// The parent that it belongs to.
+    pub(crate) parent: String,
+    /// The destination MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// The VLAN; absent for the entry that says who owns the MAC in any VLAN.
+    pub(crate) vlan: Option<u16>,
+    /// The port.
+    pub(crate) port: u16,
+    /// `host`, `macvlan` or `veth`.
+    pub(crate) kind: String,
+    /// The child's name, or `host`.
+    pub(crate) owner: String,
+}
+
+/// Counters of one port.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PortStats {
+    /// The port.
+    pub(crate) port: u16,
+    /// `wire`, `host`, or the child's name.
+    pub(crate) name: String,
+    /// `wire`, `host`, `macvlan` or `veth`.
+    pub(crate) kind: String,
+    /// Frames that came in from it (segments of an offloaded frame are counted one by one).
+    pub(crate) rx_packets: u64,
+    /// Bytes that came in from it.
+    pub(crate) rx_bytes: u64,
+    /// Frames that went out to it.
+    pub(crate) tx_packets: u64,
+    /// Bytes that went out to it.
+    pub(crate) tx_bytes: u64,
+}
+
+/// Counters of one drop reason.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DropStats {
+    /// The reason's name.
+    pub(crate) reason: String,
+    /// What it means.
+    pub(crate) meaning: String,
+    /// Frames.
+    pub(crate) packets: u64,
+    /// Bytes.
+    pub(crate) bytes: u64,
+}
+
+/// All counters of a parent.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StatsView {
+    /// The parent.
+    pub(crate) parent: String,
+    /// Its ports, in order.
+    pub(crate) ports: Vec<PortStats>,
+    /// Every drop reason, also those that never happened.
+    pub(crate) drops: Vec<DropStats>,
+}
+
+/// One finding of `doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Finding {
+    /// What was looked at.
+    pub(crate) check: String,
+    /// `ok`, `warn` or `fail`.
+    pub(crate) status: String,
+    /// What was seen, and the way out.
+    pub(crate) detail: String,
+}
