@@ -1,0 +1,335 @@
+//! Keys and values of the maps, as the kernel and the daemon share them.
+//!
+//! Integers are in host byte order; MACs are in transmission order. No type has implicit padding,
+//! a generic or a data-carrying enum, so that its BTF prints as a table. Changing any of them is a
+//! new [`VERSION`], which is part of the path where the maps are pinned.
+
+use crate::frame::Mac;
+
+/// The version of everything in this module.
+pub const VERSION: u32 = 1;
+
+/// The port of the wire: whatever is behind the parent.
+pub const PORT_WIRE: u16 = 0;
+
+/// The port of the host: the parent's own stack, and its 802.1Q sub-interfaces.
+pub const PORT_HOST: u16 = 1;
+
+/// The first port of a child.
+pub const PORT_FIRST_CHILD: u16 = 2;
+
+/// Children per parent.
+pub const CHILDREN: u32 = 1024;
+
+/// Entries of the tables that are indexed by port.
+pub const PORTS: u32 = CHILDREN + PORT_FIRST_CHILD as u32;
+
+/// Entries of `maclane_fdb`.
+pub const FDB_ENTRIES: u32 = 65_536;
+
+/// Slots of a group: one for each child.
+pub const GROUP_SLOTS: u32 = CHILDREN;
+
+/// Memberships of all groups together.
+pub const GROUP_ENTRIES: u32 = 65_536;
+
+/// Entries of `maclane_vlans`: one for each VLAN ID.
+pub const VLANS: u32 = 4096;
+
+/// The VLAN of an FDB entry that says who owns a MAC in any VLAN, and of the group that serves
+/// the VLANs without one of their own. It is the ID that IEEE 802.1Q reserves (table 9-2).
+pub const VLAN_ANY: u16 = 4095;
+
+/// Buckets of `maclane_sources`. A power of two.
+pub const SOURCES: u32 = 16_384;
+
+/// Bytes of the `maclane_events` ring buffer.
+pub const EVENTS_BYTES: u32 = 1 << 16;
+
+/// Names of the maps: at most 15 characters, the kernel's limit (`BPF_OBJ_NAME_LEN`).
+pub mod map {
+    /// (VLAN, MAC) → port.
+    pub const FDB: &str = "maclane_fdb";
+    /// Port → what stands there.
+    pub const PORTS: &str = "maclane_ports";
+    /// Index of a veth child's host end → port.
+    pub const HOST_ENDS: &str = "maclane_hostend";
+    /// Port → device, for redirects in XDP.
+    pub const TX: &str = "maclane_tx";
+    /// VLAN → how to flood it.
+    pub const VLANS: &str = "maclane_vlans";
+    /// (VLAN, slot) → member.
+    pub const GROUPS: &str = "maclane_groups";
+    /// Bucket → how many of our MACs fall into it.
+    pub const SOURCES: &str = "maclane_sources";
+    /// Port → counters, per CPU.
+    pub const STATS: &str = "maclane_stats";
+    /// Drop reason → counters, per CPU.
+    pub const DROPS: &str = "maclane_drops";
+    /// Events for the daemon.
+    pub const EVENTS: &str = "maclane_events";
+    /// When the last event was sent, per CPU.
+    pub const EVENT_GATE: &str = "maclane_gate";
+
+    /// All of them.
+    pub const ALL: &[&str] = &[
+        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, STATS, DROPS, EVENTS, EVENT_GATE,
+    ];
+}
+
+/// What stands at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Nothing: the value of an empty entry.
+    None = 0,
+    /// The wire.
+    Wire = 1,
+    /// The host.
+    Host = 2,
+    /// A macvlan child: frames reach it through the parent's ingress.
+    Macvlan = 3,
+    /// A veth child: frames reach it through its host end.
+    Veth = 4,
+}
+
+impl Kind {
+    /// The kind with this number; [`Kind::None`] for a number that no kind has.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Wire,
+            2 => Self::Host,
+            3 => Self::Macvlan,
+            4 => Self::Veth,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Flags of a port, in `maclane_ports` and, for its destination, in `maclane_fdb`.
+pub mod port_flag {
+    /// It sees VLANs tagged: the wire, the host, a trunk child.
+    pub const TRUNK: u8 = 1;
+    /// A trunk of every VLAN.
+    pub const ALL_VLANS: u8 = 1 << 1;
+    /// A private child: no frame between it and any other child.
+    pub const ISOLATED: u8 = 1 << 2;
+    /// A macvlan child in bridge mode: the kernel serves its bridge siblings by itself.
+    pub const BRIDGE: u8 = 1 << 3;
+    /// `maclane_guard` is on the child: a frame of its own carries its mark.
+    pub const GUARDED: u8 = 1 << 4;
+    /// It may send with any source MAC (a passthru child).
+    pub const ANY_SOURCE: u8 = 1 << 5;
+    /// A veth child in another namespace than the parent: `bpf_redirect_peer` reaches it.
+    pub const PEER: u8 = 1 << 6;
+    /// The MAC may be in use on the wire too (a VRRP router, RFC 9568 section 7.3).
+    pub const SHARED_MAC: u8 = 1 << 7;
+}
+
+/// Key of `maclane_fdb`. Eight bytes: the key size that the kernel's hash is fastest with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct FdbKey {
+    /// Destination MAC.
+    pub mac: Mac,
+    /// VLAN ID; 0 is untagged, [`VLAN_ANY`] says who owns the MAC.
+    pub vlan: u16,
+}
+
+/// Value of `maclane_fdb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FdbValue {
+    /// The port.
+    pub port: u16,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// [`port_flag`]s.
+    pub flags: u8,
+}
+
+/// Value of `maclane_ports`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Port {
+    /// For the wire and the host the parent, for a veth child its host end; 0 for macvlan, whose
+    /// index means nothing outside its own namespace.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: Mac,
+    /// The VLAN that it sees untagged.
+    pub vlan: u16,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// [`port_flag`]s.
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Value of `maclane_hostend` and `maclane_groups`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortRef {
+    /// The port.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Key of `maclane_groups`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct GroupKey {
+    /// VLAN ID, or [`VLAN_ANY`].
+    pub vlan: u16,
+    /// The member's slot. A member keeps its slot; a slot may be empty.
+    pub slot: u16,
+}
+
+/// Flags of a VLAN in `maclane_vlans`.
+pub mod vlan_flag {
+    /// The VLAN has a group of its own. Otherwise that of [`super::VLAN_ANY`] serves it.
+    pub const DEFINED: u16 = 1;
+    /// The kernel's own flood of a frame from the wire reaches exactly the macvlan members.
+    pub const KERNEL_FROM_WIRE: u16 = 1 << 1;
+    /// So does its flood of a child's frame that is put back into the parent's ingress.
+    pub const KERNEL_FROM_CHILD: u16 = 1 << 2;
+    /// The host is a member.
+    pub const HOST: u16 = 1 << 3;
+    /// No macvlan child sits on the parent: what the kernel gets reaches the host alone.
+    pub const NO_MACVLAN: u16 = 1 << 4;
+}
+
+/// Value of `maclane_vlans`: how to flood a VLAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Vlan {
+    /// One more than the highest slot in use.
+    pub slots: u16,
+    /// How many members are veth children.
+    pub veth: u16,
+    /// [`vlan_flag`]s.
+    pub flags: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Value of `maclane_sources`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bucket {
+    /// How many of our MACs fall into it.
+    pub macs: u32,
+}
+
+/// The bucket of a MAC in `maclane_sources`.
+#[must_use]
+#[inline(always)]
+pub const fn bucket(mac: Mac) -> u32 {
+    let low = u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]);
+    let high = u32::from_be_bytes([0, 0, mac[0], mac[1]]);
+    // Fibonacci hashing: neighbouring MACs, which is what children have, spread evenly.
+    (low ^ high).wrapping_mul(0x9e37_79b9) >> (32 - SOURCES.trailing_zeros())
+}
+
+/// Value of `maclane_stats`. Segments of an offloaded frame are counted one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stats {
+    /// Frames that came in from the port.
+    pub rx_packets: u64,
+    /// Bytes that came in from the port.
+    pub rx_bytes: u64,
+    /// Frames that went out to the port.
+    pub tx_packets: u64,
+    /// Bytes that went out to the port.
+    pub tx_bytes: u64,
+}
+
+/// Value of `maclane_drops`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Drops {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Value of `maclane_gate`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gate {
+    /// When the last event was sent, in nanoseconds since boot.
+    pub last: u64,
+}
+
+/// The settings of a parent's programs: frozen when they are loaded, so that the verifier removes
+/// what is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// 1: drop frames from the wire for nobody here.
+    pub drop_unknown: u8,
+    /// 1: XDP may drop. 0 in generic mode, where XDP meets hairpinned frames again and cannot see
+    /// their mark: there TC drops.
+    pub xdp_may_drop: u8,
+    /// 1: XDP sees every VLAN tag in the frame. 0 where an offload may have moved it to metadata:
+    /// there a frame without a tag is left to TC.
+    pub xdp_sees_tags: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// The kinds of event in `maclane_events`.
+pub mod event_kind {
+    /// A frame left through the parent with a source MAC that the FDB does not know: somebody
+    /// made a child.
+    pub const NEW_SOURCE: u32 = 1;
+}
+
+/// An event in `maclane_events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// An [`event_kind`].
+    pub kind: u32,
+    /// The VLAN of the frame.
+    pub vlan: u16,
+    /// The source MAC of the frame.
+    pub mac: Mac,
+}
+
+// The sizes that the maps are created with. A change here is a new `VERSION`.
+const _: () = {
+    assert!(size_of::<FdbKey>() == 8);
+    assert!(size_of::<FdbValue>() == 4);
+    assert!(size_of::<Port>() == 16);
+    assert!(size_of::<PortRef>() == 4);
+    assert!(size_of::<GroupKey>() == 4);
+    assert!(size_of::<Vlan>() == 8);
+    assert!(size_of::<Bucket>() == 4);
+    assert!(size_of::<Stats>() == 32);
+    assert!(size_of::<Drops>() == 16);
+    assert!(size_of::<Gate>() == 8);
+    assert!(size_of::<Event>() == 12);
+    assert!(size_of::<Settings>() == 4);
+    assert!(SOURCES.is_power_of_two());
+};
+
+/// The tables that a decision is taken from: BPF maps in the kernel, `HashMap`s in a test.
+pub trait Tables {
+    /// The entry of a MAC in a VLAN.
+    fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue>;
+    /// What stands at a port.
+    fn port(&self, port: u16) -> Option<Port>;
+    /// How to flood a VLAN, by its ID or [`VLAN_ANY`].
+    fn vlan(&self, vlan: u16) -> Vlan;
+    /// False only if no port has this MAC; cheaper than [`Tables::fdb`].
+    fn may_be_ours(&self, mac: Mac) -> bool;
+    /// Frames from the wire for nobody here are dropped.
+    fn drop_unknown(&self) -> bool;
+}

@@ -1,0 +1,363 @@
+//! The rules: where a frame goes.
+//!
+//! The only code of maclane that decides it. One FDB lookup serves a known unicast frame; a
+//! second one follows only for a MAC that is unknown in its VLAN, and for a source that may be one
+//! of ours.
+
+use crate::{
+    abi::{
+        FdbValue, Kind, PORT_HOST, PORT_WIRE, Port, Tables, VLAN_ANY, Vlan, port_flag, vlan_flag,
+    },
+    frame::{Frame, Mac, Tags, VID_MASK},
+    mark::Mark,
+    verdict::{Copy, Delivery, DropReason, Flood, IngressCopy, Retag, Verdict},
+};
+
+/// Where the frame that came in at port `from` goes.
+#[must_use]
+#[inline(always)]
+pub fn decide(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
+    match from {
+        PORT_WIRE => from_wire(frame, tables),
+        PORT_HOST => from_host(frame, tables),
+        child => from_child(frame, child, tables),
+    }
+}
+
+/// What becomes of a frame too short to be read. The kernel knows what to do with one of the
+/// wire's or the host's; a child has no business sending it.
+#[must_use]
+#[inline(always)]
+pub const fn runt(from: u16) -> Verdict {
+    match from {
+        PORT_WIRE | PORT_HOST => Verdict::Pass,
+        _ => Verdict::Drop(DropReason::Runt),
+    }
+}
+
+/// Who sent a frame that is about to leave through the parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The host, or a macvlan child.
+    Port(u16),
+    /// A source MAC that nobody here is known by: the host, as far as forwarding goes.
+    Unknown,
+    /// A veth child, and the frame has been decided on at its host end.
+    Transit,
+}
+
+/// Finds out who sent a frame that is about to leave through the parent.
+///
+/// `mark` is the frame's mark, `came_in` the index of the interface that it came in through on
+/// this host (`skb->skb_iif`), 0 if it began here. A guard's mark is proof; without one the source
+/// MAC says it, except for children that have a guard.
+///
+/// # Errors
+///
+/// [`DropReason::SourceMac`] if the source MAC belongs to a child that did not send the frame.
+#[inline(always)]
+pub fn egress_port(
+    frame: &Frame,
+    mark: Option<Mark>,
+    came_in: u32,
+    tables: &impl Tables,
+) -> Result<Sender, DropReason> {
+    match mark {
+        Some(Mark::From(port)) if has_guard(port, tables) => return Ok(Sender::Port(port)),
+        Some(Mark::Transit(port)) if is_host_end(port, came_in, tables) => {
+            return Ok(Sender::Transit);
+        }
+        Some(Mark::From(_) | Mark::Transit(_) | Mark::Hairpin | Mark::Flood { .. }) | None => {}
+    }
+    if tables.port(PORT_HOST).is_some_and(|host| host.mac == frame.src) {
+        return Ok(Sender::Port(PORT_HOST));
+    }
+    let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else { return Ok(Sender::Unknown) };
+    match Kind::from_raw(owner.kind) {
+        Kind::Host => Ok(Sender::Port(PORT_HOST)),
+        Kind::Macvlan if owner.flags & port_flag::GUARDED == 0 => Ok(Sender::Port(owner.port)),
+        Kind::Macvlan | Kind::Veth | Kind::Wire | Kind::None => Err(DropReason::SourceMac),
+    }
+}
+
+/// What the member at port `to` gets of a flood. `have` is the tag of the frame as it came in.
+#[must_use]
+#[inline(always)]
+pub fn copy_for(flood: &Flood, have: Option<u16>, to: u16, member: &Port) -> Option<Copy> {
+    let kind = Kind::from_raw(member.kind);
+    let macvlan = match kind {
+        Kind::Macvlan => true,
+        Kind::Veth => false,
+        Kind::Wire | Kind::Host | Kind::None => return None,
+    };
+    let both = flood.from_flags & member.flags;
+    let either = flood.from_flags | member.flags;
+    let from_sibling = flood.from != PORT_WIRE && flood.from != PORT_HOST;
+    if to == flood.from
+        || macvlan && flood.veth_only
+        // The kernel has served bridge siblings when the frame was sent (`macvlan_queue_xmit`).
+        || both & port_flag::BRIDGE != 0
+        || from_sibling && either & port_flag::ISOLATED != 0
+    {
+        return None;
+    }
+    let retag = Retag::new(have, flood.vlan, member.flags & port_flag::TRUNK != 0);
+    Some(Copy { to: Delivery { port: to, kind, retag }, unicast: macvlan })
+}
+
+/// The tag control information of a frame with one tag.
+#[must_use]
+#[inline(always)]
+pub const fn tci(frame: &Frame) -> Option<u16> {
+    match frame.tags {
+        Tags::One(tci) => Some(tci),
+        Tags::None | Tags::Stacked(_) => None,
+    }
+}
+
+/// The VLAN that a tag says; VID 0 is untagged.
+#[inline(always)]
+const fn vid(tci: Option<u16>) -> u16 {
+    match tci {
+        Some(tci) => tci & VID_MASK,
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn has_guard(port: u16, tables: &impl Tables) -> bool {
+    tables.port(port).is_some_and(|p| p.flags & port_flag::GUARDED != 0)
+}
+
+#[inline(always)]
+fn is_host_end(port: u16, ifindex: u32, tables: &impl Tables) -> bool {
+    tables.port(port).is_some_and(|p| p.kind == Kind::Veth as u8 && p.ifindex == ifindex)
+}
+
+/// The member of `vlan` that has `mac`: by an entry of its own, or as a trunk of every VLAN. Such
+/// a trunk has an entry of its own in VLAN 0.
+#[inline(always)]
+fn member_with(mac: Mac, vlan: u16, tables: &impl Tables) -> Option<FdbValue> {
+    tables.fdb(mac, vlan).or_else(|| {
+        let is_trunk = |e: &FdbValue| e.flags & port_flag::ALL_VLANS != 0;
+        if vlan == 0 { None } else { tables.fdb(mac, VLAN_ANY).filter(is_trunk) }
+    })
+}
+
+/// The group that serves a VLAN, and its number.
+#[inline(always)]
+fn group_of(vlan: u16, tables: &impl Tables) -> (u16, Vlan) {
+    let own = tables.vlan(vlan);
+    if own.flags & vlan_flag::DEFINED != 0 {
+        (vlan, own)
+    } else {
+        (VLAN_ANY, tables.vlan(VLAN_ANY))
+    }
+}
+
+#[inline(always)]
+fn deliver(entry: FdbValue, have: Option<u16>, vlan: u16) -> Verdict {
+    let retag = Retag::new(have, vlan, entry.flags & port_flag::TRUNK != 0);
+    Verdict::Deliver(Delivery { port: entry.port, kind: Kind::from_raw(entry.kind), retag })
+}
+
+#[inline(always)]
+fn to_wire(retag: Retag) -> Verdict {
+    Verdict::Deliver(Delivery { port: PORT_WIRE, kind: Kind::Wire, retag })
+}
+
+#[inline(always)]
+fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
+    if tables.may_be_ours(frame.src)
+        && let Some(owner) = tables.fdb(frame.src, VLAN_ANY)
+        && owner.flags & port_flag::SHARED_MAC == 0
+    {
+        return Verdict::Drop(DropReason::SourceIsOurs);
+    }
+    let have = match frame.tags {
+        Tags::None => None,
+        Tags::One(tci) => Some(tci),
+        Tags::Stacked(outer) => return stacked_from_wire(frame, outer & VID_MASK, tables),
+    };
+    let vlan = vid(have);
+    if frame.is_multicast() {
+        return multicast_from_wire(frame, vlan, tables);
+    }
+    if let Some(entry) = tables.fdb(frame.dst, vlan) {
+        return match Kind::from_raw(entry.kind) {
+            Kind::Macvlan | Kind::Veth => deliver(entry, have, vlan),
+            Kind::Host | Kind::Wire | Kind::None => Verdict::Pass,
+        };
+    }
+    match tables.fdb(frame.dst, VLAN_ANY) {
+        Some(owner) if owner.kind == Kind::Host as u8 => Verdict::Pass,
+        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => deliver(owner, have, vlan),
+        Some(_) => Verdict::Drop(DropReason::OtherVlan),
+        None if tables.drop_unknown() => Verdict::Drop(DropReason::Unknown),
+        None => Verdict::Pass,
+    }
+}
+
+/// A frame with two tags reaches the host only; passed, the kernel's macvlan would give it to a
+/// child by its MAC, or to all of them.
+#[inline(always)]
+fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict {
+    let host_alone = if frame.is_multicast() {
+        let (_, group) = group_of(outer, tables);
+        group.flags & vlan_flag::NO_MACVLAN != 0
+            || outer != 0 && group.flags & vlan_flag::HOST != 0
+    } else {
+        tables.fdb(frame.dst, VLAN_ANY).is_none_or(|e| e.kind == Kind::Host as u8)
+    };
+    if host_alone { Verdict::Pass } else { Verdict::Drop(DropReason::Stacked) }
+}
+
+#[inline(always)]
+fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdict {
+    let (number, group) = group_of(vlan, tables);
+    let flag = |flag| group.flags & flag != 0;
+    let members = !frame.is_reserved();
+    let kernel = flag(vlan_flag::NO_MACVLAN) || members && flag(vlan_flag::KERNEL_FROM_WIRE);
+    if kernel && (group.veth == 0 || !members) {
+        return Verdict::Pass;
+    }
+    let ingress = if kernel {
+        IngressCopy::AsIs
+    } else if vlan == 0 {
+        IngressCopy::ToHost
+    } else if flag(vlan_flag::HOST) {
+        // The kernel gives a tagged frame to the host's sub-interface before macvlan sees it
+        // (`net/core/dev.c`, `vlan_do_receive` before `rx_handler`).
+        IngressCopy::AsIs
+    } else {
+        IngressCopy::None
+    };
+    let slots = if members { group.slots } else { 0 };
+    if slots == 0 && ingress == IngressCopy::None {
+        return Verdict::Drop(DropReason::NoMember);
+    }
+    Verdict::Flood(Flood {
+        from: PORT_WIRE,
+        from_flags: 0,
+        vlan,
+        group: number,
+        slots,
+        veth_only: kernel,
+        ingress,
+        wire: false,
+    })
+}
+
+#[inline(always)]
+fn from_host(frame: &Frame, tables: &impl Tables) -> Verdict {
+    let have = match frame.tags {
+        Tags::None => None,
+        Tags::One(tci) => Some(tci),
+        Tags::Stacked(_) => return to_wire(Retag::KEEP),
+    };
+    if frame.is_reserved() {
+        return to_wire(Retag::KEEP);
+    }
+    let vlan = vid(have);
+    if frame.is_multicast() {
+        let (number, group) = group_of(vlan, tables);
+        if group.slots == 0 {
+            return to_wire(Retag::KEEP);
+        }
+        // The host's own broadcast must not come back to it, so the kernel's flood is no help.
+        return Verdict::Flood(Flood {
+            from: PORT_HOST,
+            from_flags: 0,
+            vlan,
+            group: number,
+            slots: group.slots,
+            veth_only: false,
+            ingress: IngressCopy::None,
+            wire: true,
+        });
+    }
+    match member_with(frame.dst, vlan, tables) {
+        Some(entry) if entry.kind != Kind::Host as u8 => deliver(entry, have, vlan),
+        Some(_) | None => to_wire(Retag::KEEP),
+    }
+}
+
+#[inline(always)]
+fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
+    let Some(port) = tables.port(from).filter(|p| p.kind != Kind::None as u8) else {
+        return Verdict::Drop(DropReason::NoPort);
+    };
+    if port.mac != frame.src && port.flags & port_flag::ANY_SOURCE == 0 {
+        return Verdict::Drop(DropReason::SourceMac);
+    }
+    let have = match frame.tags {
+        Tags::None => None,
+        Tags::One(tci) => Some(tci),
+        Tags::Stacked(_) => return Verdict::Drop(DropReason::Stacked),
+    };
+    let Some(vlan) = vlan_of_child(frame, &port, from, have, tables) else {
+        return Verdict::Drop(DropReason::VlanNotAllowed);
+    };
+    if frame.is_reserved() {
+        return Verdict::Drop(DropReason::Reserved);
+    }
+    if frame.is_multicast() {
+        return multicast_from_child(&port, from, vlan, tables);
+    }
+    let Some(entry) = member_with(frame.dst, vlan, tables) else {
+        return to_wire(Retag::new(have, vlan, true));
+    };
+    if entry.port == from {
+        return Verdict::Drop(DropReason::SamePort);
+    }
+    if entry.kind != Kind::Host as u8
+        && (entry.flags | port.flags) & port_flag::ISOLATED != 0
+    {
+        return Verdict::Drop(DropReason::Isolated);
+    }
+    deliver(entry, have, vlan)
+}
+
+/// The VLAN of a child's frame: an access port sends untagged, a trunk port in its VLANs.
+#[inline(always)]
+fn vlan_of_child(
+    frame: &Frame,
+    port: &Port,
+    from: u16,
+    have: Option<u16>,
+    tables: &impl Tables,
+) -> Option<u16> {
+    let vlan = vid(have);
+    if port.flags & port_flag::TRUNK == 0 {
+        return if vlan == 0 { Some(port.vlan) } else { None };
+    }
+    let allowed = port.flags & port_flag::ALL_VLANS != 0
+        || tables.fdb(frame.src, vlan).is_some_and(|e| e.port == from);
+    if allowed { Some(vlan) } else { None }
+}
+
+#[inline(always)]
+fn multicast_from_child(port: &Port, from: u16, vlan: u16, tables: &impl Tables) -> Verdict {
+    let (number, group) = group_of(vlan, tables);
+    let flag = |flag| group.flags & flag != 0;
+    let kernel = vlan == 0 && flag(vlan_flag::KERNEL_FROM_CHILD);
+    let ingress = if kernel || vlan == 0 && flag(vlan_flag::NO_MACVLAN) {
+        IngressCopy::AsIs
+    } else if vlan == 0 {
+        IngressCopy::ToHost
+    } else if flag(vlan_flag::HOST) {
+        IngressCopy::AsIs
+    } else {
+        IngressCopy::None
+    };
+    Verdict::Flood(Flood {
+        from,
+        from_flags: port.flags,
+        vlan,
+        group: number,
+        slots: if kernel && group.veth == 0 { 0 } else { group.slots },
+        veth_only: kernel,
+        ingress,
+        wire: true,
+    })
+}

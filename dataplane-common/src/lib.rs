@@ -1,0 +1,26 @@
+//! The decision where a frame goes, and the tables that it is taken from.
+//!
+//! Everything here is pure and `no_std`: the programs in the kernel, the daemon and the tests on
+//! the host share it. The kernel side hands in its BPF maps as [`Tables`], a test hands in
+//! `HashMap`s; [`decide()`] is the same.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`frame`] | the view of a frame: addresses and VLAN tag |
+//! | [`abi`] | keys and values of the maps, their names and sizes |
+//! | [`mark`] | what `skb->mark` says between two of our programs |
+//! | [`verdict`] | the closed lists: verdicts and drop reasons |
+//! | [`mod@decide`] | the rules |
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod decide;
+pub mod frame;
+pub mod mark;
+pub mod verdict;
+
+pub use abi::Tables;
+pub use decide::{decide, egress_port};
+pub use frame::Frame;
+pub use mark::Mark;
+pub use verdict::{DropReason, Verdict};

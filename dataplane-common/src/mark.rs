@@ -1,0 +1,96 @@
+//! What `skb->mark` says between two of our programs.
+//!
+//! ```text
+//!  31      24 23 22 21        11 10         0
+//! ┌──────────┬─────┬────────────┬────────────┐
+//! │   0xe5   │ tag │    slot    │    port    │
+//! └──────────┴─────┴────────────┴────────────┘
+//! ```
+//!
+//! Every other value belongs to the host's own rules and is left alone. A mark of ours never
+//! leaves the parent: it is cleared before a frame reaches a stack or the wire.
+
+/// The upper byte that makes a mark ours.
+const MAGIC: u32 = 0xe5;
+
+const FIELD: u32 = (1 << 11) - 1;
+
+/// A mark of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// `maclane_guard` on a child: this port sent the frame. Believed only for ports that have a
+    /// guard.
+    From(u16),
+    /// On its way into the parent's ingress, already decided: let it through once.
+    Hairpin,
+    /// On its way from the host end of this veth port to the wire, already decided. Believed only
+    /// where the frame came in through that host end.
+    Transit(u16),
+    /// A flood, sent by this port, that goes on at this slot of its group.
+    Flood {
+        /// The port that sent the frame.
+        port: u16,
+        /// The first slot that has not been served.
+        slot: u16,
+    },
+}
+
+impl Mark {
+    /// The value for `skb->mark`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn encode(self) -> u32 {
+        let (tag, slot, port) = match self {
+            Self::From(port) => (0, 0, port),
+            Self::Hairpin => (1, 0, 0),
+            Self::Transit(port) => (2, 0, port),
+            Self::Flood { port, slot } => (3, slot, port),
+        };
+        MAGIC << 24 | tag << 22 | (slot as u32 & FIELD) << 11 | port as u32 & FIELD
+    }
+
+    /// The mark that `skb->mark` holds, if it is one of ours.
+    #[must_use]
+    #[inline(always)]
+    pub const fn decode(mark: u32) -> Option<Self> {
+        if mark >> 24 != MAGIC {
+            return None;
+        }
+        let slot = (mark >> 11 & FIELD) as u16;
+        let port = (mark & FIELD) as u16;
+        Some(match mark >> 22 & 3 {
+            0 => Self::From(port),
+            1 => Self::Hairpin,
+            2 => Self::Transit(port),
+            _ => Self::Flood { port, slot },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{GROUP_SLOTS, PORTS};
+
+    #[test]
+    fn marks_survive_the_trip() {
+        let last = u16::try_from(PORTS - 1).unwrap();
+        let slot = u16::try_from(GROUP_SLOTS).unwrap();
+        for mark in [
+            Mark::From(2),
+            Mark::From(last),
+            Mark::Hairpin,
+            Mark::Transit(last),
+            Mark::Flood { port: last, slot },
+        ] {
+            assert_eq!(Mark::decode(mark.encode()), Some(mark));
+        }
+    }
+
+    #[test]
+    fn marks_of_the_host_are_not_ours() {
+        for mark in [0, 1, 0x4000, 0x8000, 0x0f00, 0xffff_ffff] {
+            assert_eq!(Mark::decode(mark), None, "{mark:#x}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The counters. Per CPU, so that nothing is shared; every exit of every program counts.
+
+use aya_ebpf::{bindings::__sk_buff, btf_maps::PerCpuArray, macros::btf_map};
+use dataplane_common::abi::{PORTS, Stats};
+
+/// Port → counters.
+#[btf_map(name = "maclane_stats")]
+static STATS: PerCpuArray<Stats, { PORTS as usize }> = PerCpuArray::new();
+
+/// What is counted of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// Frames: the segments of an offloaded one.
+    pub(crate) packets: u64,
+    /// Bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Size {
+    /// Of an skb.
+    #[inline(always)]
+    pub(crate) fn of_skb(skb: *mut __sk_buff) -> Self {
+        // SAFETY: `skb` is the program's context; the verifier rewrites the field accesses.
+        let (len, segments) = unsafe { ((*skb).len, (*skb).gso_segs) };
+        Self { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(len) }
+    }
+}
+
+/// A frame came in from `port`.
+#[inline(always)]
+pub(crate) fn rx(port: u16, size: Size) {
+    if let Some(stats) = STATS.get_ptr_mut(u32::from(port)) {
+        // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
+        unsafe {
+            (*stats).rx_packets += size.packets;
+            (*stats).rx_bytes += size.bytes;
+        }
+    }
+}
+
+/// A frame went out to `port`.
+#[inline(always)]
+#[allow(dead_code, reason = "the guard only sees frames come in")]
+pub(crate) fn tx(port: u16, size: Size) {
+    if let Some(stats) = STATS.get_ptr_mut(u32::from(port)) {
+        // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
+        unsafe {
+            (*stats).tx_packets += size.packets;
+            (*stats).tx_bytes += size.bytes;
+        }
+    }
+}

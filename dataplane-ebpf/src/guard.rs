@@ -1,0 +1,37 @@
+//! `maclane_guard`, the program that sits on a macvlan child: an object of its own, because it is
+//! loaded once for each child.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod licence;
+
+/// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod guard {
+    use aya_ebpf::{Global, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+    use dataplane_common::Mark;
+
+    use crate::count::{self, Size};
+
+    /// The port of the child that this instance sits on; set when it is loaded.
+    #[unsafe(no_mangle)]
+    static GUARD_PORT: Global<u32> = Global::new(0);
+
+    /// TC egress of a macvlan child: proves which child sent a frame.
+    ///
+    /// Ends with `TC_ACT_OK`, not with "go on": the filters that the child's owner may add run
+    /// after TCX (`net/core/dev.c`, `sch_handle_egress`) and must not write the mark again.
+    #[classifier]
+    fn maclane_guard(ctx: TcContext) -> i32 {
+        #[allow(clippy::cast_possible_truncation, reason = "a port is below 1,026")]
+        let port = GUARD_PORT.load() as u16;
+        count::rx(port, Size::of_skb(ctx.skb.skb));
+        ctx.set_mark(Mark::From(port).encode());
+        TC_ACT_OK
+    }
+}

@@ -1,0 +1,24 @@
+//! The programs of a parent. Entry points, packet access and maps; where a frame goes is decided
+//! in `dataplane-common`.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod flood;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod skb;
+#[cfg(target_arch = "bpf")]
+mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
+
+#[cfg(target_arch = "bpf")]
+#[path = "licence.rs"]
+mod licence;
+
+/// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

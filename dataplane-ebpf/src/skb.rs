@@ -1,0 +1,190 @@
+//! An skb, as the TC programs see it: reading its head, changing its tag, sending it somewhere.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_INGRESS},
+    helpers::{
+        bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    },
+};
+use dataplane_common::{
+    Frame, Mark,
+    frame::{ETH_HLEN, ETH_P_8021Q, Head, Mac, OffloadedTag, VLAN_HLEN},
+};
+
+use crate::count::Size;
+
+/// Go on: with the next program, the next filter, the kernel (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+pub(crate) const NEXT: i32 = -1;
+
+/// The frame ends here (`TCX_DROP`, `TC_ACT_SHOT`). TCX takes `TC_ACT_STOLEN` for "go on"
+/// (`net/core/dev.c`, `tcx_action_code`), so this also ends frames of which copies were sent.
+pub(crate) const END: i32 = 2;
+
+/// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
+const PACKET_HOST: u32 = 0;
+
+/// The kernel refused: no memory, a full queue, a device that is down.
+pub(crate) struct Refused;
+
+/// The frame that a TC program was called for.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+
+macro_rules! field {
+    ($(#[doc = $doc:literal] $method:ident: $name:ident;)+) => {
+        $(
+            #[doc = $doc]
+            #[inline(always)]
+            pub(crate) fn $method(self) -> u32 {
+                // SAFETY: the program's context; the verifier rewrites the access.
+                unsafe { (*self.0).$name }
+            }
+        )+
+    };
+}
+
+impl Skb {
+    field! {
+        /// The mark.
+        mark: mark;
+        /// The index of the interface whose hook the program sits on.
+        ifindex: ifindex;
+        /// The index of the interface that the frame came in through, 0 if it began here.
+        came_in: ingress_ifindex;
+    }
+
+    /// What is counted of it.
+    #[inline(always)]
+    pub(crate) fn size(self) -> Size {
+        Size::of_skb(self.0)
+    }
+
+    /// The one bounds check: the head of the frame.
+    #[inline(always)]
+    fn head(self) -> Head {
+        const LEN: usize = ETH_HLEN + VLAN_HLEN;
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if data + LEN <= end {
+            // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+            let bytes = unsafe { *(data as *const [u8; LEN]) };
+            return Head { bytes, len: LEN };
+        }
+        // A short frame, or one whose payload is not in the linear part.
+        let mut head = Head { bytes: [0; LEN], len: 0 };
+        for len in [LEN, ETH_HLEN] {
+            // SAFETY: `bytes` holds LEN bytes and `len` is at most that.
+            let read = unsafe {
+                bpf_skb_load_bytes(self.0.cast(), 0, head.bytes.as_mut_ptr().cast(), len as u32)
+            };
+            if read == 0 {
+                head.len = len;
+                break;
+            }
+        }
+        head
+    }
+
+    /// The frame, as the decision sees it; `None` if it is too short.
+    #[inline(always)]
+    pub(crate) fn frame(self) -> Option<Frame> {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (present, proto, tci) =
+            unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
+        #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
+        let offloaded = (present != 0)
+            .then(|| OffloadedTag { proto: u16::from_be(proto as u16), tci: tci as u16 });
+        Frame::parse(&self.head(), offloaded)
+    }
+
+    /// Sets the mark to one of ours.
+    #[inline(always)]
+    pub(crate) fn set_mark(self, mark: Mark) {
+        // SAFETY: the program's context; the mark may be written.
+        unsafe { (*self.0).mark = mark.encode() };
+    }
+
+    /// Removes our mark.
+    #[inline(always)]
+    pub(crate) fn clear_mark(self) {
+        // SAFETY: the program's context; the mark may be written.
+        unsafe { (*self.0).mark = 0 };
+    }
+
+    /// Turns tag `have` into `want`, wherever the tag is: in the bytes or in the metadata.
+    #[inline(always)]
+    pub(crate) fn set_tag(self, have: Option<u16>, want: Option<u16>) -> Result<(), Refused> {
+        if have == want {
+            return Ok(());
+        }
+        // SAFETY: helpers on the program's context.
+        if have.is_some() && unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
+            return Err(Refused);
+        }
+        if let Some(tci) = want
+            // SAFETY: helpers on the program's context.
+            && unsafe { bpf_skb_vlan_push(self.0, ETH_P_8021Q.to_be(), tci) } != 0
+        {
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
+    /// Writes the destination MAC.
+    #[inline(always)]
+    pub(crate) fn set_dst(self, dst: Mac) -> Result<(), Refused> {
+        // SAFETY: `dst` holds the six bytes.
+        match unsafe { bpf_skb_store_bytes(self.0, 0, dst.as_ptr().cast(), 6, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    /// Puts the frame into the ingress of an interface of this namespace.
+    #[inline(always)]
+    pub(crate) fn to_ingress(self, ifindex: u32) -> i32 {
+        // SAFETY: the helper has no preconditions.
+        (unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) }) as i32
+    }
+
+    /// Sends the frame out of an interface of this namespace.
+    #[inline(always)]
+    pub(crate) fn to_egress(self, ifindex: u32) -> i32 {
+        // SAFETY: the helper has no preconditions.
+        (unsafe { bpf_redirect(ifindex, 0) }) as i32
+    }
+
+    /// Gives the frame to the other end of a veth whose end here is `ifindex`; from ingress only.
+    #[inline(always)]
+    pub(crate) fn to_peer(self, ifindex: u32) -> i32 {
+        // Until Linux 6.15 the packet type stays what it was here, "for another host"
+        // (`net/core/filter.c`, `skb_do_redirect`).
+        // SAFETY: helpers on the program's context.
+        unsafe {
+            bpf_skb_change_type(self.0, PACKET_HOST);
+            bpf_redirect_peer(ifindex, 0) as i32
+        }
+    }
+
+    /// Puts a copy of the frame into the ingress of an interface.
+    #[inline(always)]
+    pub(crate) fn copy_to_ingress(self, ifindex: u32) -> Result<(), Refused> {
+        self.copy_to(ifindex, u64::from(BPF_F_INGRESS))
+    }
+
+    /// Sends a copy of the frame out of an interface.
+    #[inline(always)]
+    pub(crate) fn copy_to_egress(self, ifindex: u32) -> Result<(), Refused> {
+        self.copy_to(ifindex, 0)
+    }
+
+    #[inline(always)]
+    fn copy_to(self, ifindex: u32, flags: u64) -> Result<(), Refused> {
+        // SAFETY: helper on the program's context.
+        match unsafe { bpf_clone_redirect(self.0, ifindex, flags) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+}

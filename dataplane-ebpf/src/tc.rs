@@ -1,0 +1,192 @@
+//! The TC entry points of a parent, and of the host ends of its veth children.
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use dataplane_common::{
+    DropReason, Frame, Mark, Tables, Verdict,
+    abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
+    decide::{Sender, decide, egress_port, runt, tci},
+    frame::VID_MASK,
+    verdict::Delivery,
+};
+
+use crate::{
+    count,
+    flood::flood,
+    maps::{Maps, count_drop, event_new_source, port_of_host_end},
+    skb::{END, NEXT, Refused, Skb},
+};
+
+/// Where a TC program sits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// The parent's ingress.
+    Ingress,
+    /// The parent's egress.
+    Egress,
+    /// The ingress of a veth child's host end.
+    HostEnd,
+}
+
+/// TC ingress of the parent: frames from the wire, and those that our own programs put back.
+#[classifier]
+fn maclane_ingress(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    match Mark::decode(skb.mark()) {
+        Some(Mark::Hairpin) => {
+            skb.clear_mark();
+            NEXT
+        }
+        Some(Mark::Flood { port, slot }) => resume(skb, port, slot),
+        // No program of ours puts these here, and no rule of the host may use them.
+        Some(Mark::From(_) | Mark::Transit(_)) | None => {
+            count::rx(PORT_WIRE, skb.size());
+            match skb.frame() {
+                Some(frame) => act(skb, Hook::Ingress, &frame, PORT_WIRE),
+                None => finish(skb, Hook::Ingress, runt(PORT_WIRE)),
+            }
+        }
+    }
+}
+
+/// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
+/// were decided on at their host end.
+#[classifier]
+fn maclane_egress(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let mark = Mark::decode(skb.mark());
+    let Some(frame) = skb.frame() else {
+        // Without a source MAC only a mark can say that a child sent it.
+        let from = if let Some(Mark::From(port)) = mark { port } else { PORT_HOST };
+        return finish(skb, Hook::Egress, runt(from));
+    };
+    let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
+        Ok(Sender::Port(port)) => port,
+        Ok(Sender::Unknown) => {
+            event_new_source(frame.src, tci(&frame).map_or(0, |tci| tci & VID_MASK));
+            PORT_HOST
+        }
+        Ok(Sender::Transit) => {
+            skb.clear_mark();
+            return NEXT;
+        }
+        Err(reason) => return finish(skb, Hook::Egress, Verdict::Drop(reason)),
+    };
+    // The guard has counted what it marked.
+    if mark != Some(Mark::From(from)) {
+        count::rx(from, skb.size());
+    }
+    act(skb, Hook::Egress, &frame, from)
+}
+
+/// TC ingress of a veth child's host end: frames of that child.
+#[classifier]
+fn maclane_port(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let Some(from) = port_of_host_end(skb.ifindex()) else {
+        return finish(skb, Hook::HostEnd, Verdict::Drop(DropReason::NoPort));
+    };
+    count::rx(from, skb.size());
+    match skb.frame() {
+        Some(frame) => act(skb, Hook::HostEnd, &frame, from),
+        None => finish(skb, Hook::HostEnd, runt(from)),
+    }
+}
+
+/// Decides, and does what was decided.
+#[inline(always)]
+fn act(skb: Skb, hook: Hook, frame: &Frame, from: u16) -> i32 {
+    match decide(frame, from, &Maps) {
+        Verdict::Deliver(delivery) => match deliver(skb, hook, frame, delivery) {
+            Ok(action) => {
+                count::tx(delivery.port, skb.size());
+                action
+            }
+            Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
+        },
+        Verdict::Flood(plan) => flood(skb, hook, frame, plan, 0),
+        done @ (Verdict::Pass | Verdict::Drop(_)) => finish(skb, hook, done),
+    }
+}
+
+/// The verdicts that leave the frame alone.
+#[inline(always)]
+fn finish(skb: Skb, hook: Hook, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => {
+            let to = if hook == Hook::Ingress { PORT_HOST } else { PORT_WIRE };
+            count::tx(to, skb.size());
+            NEXT
+        }
+        Verdict::Drop(reason) => {
+            count_drop(reason, skb.size());
+            END
+        }
+        // `act` has taken them.
+        Verdict::Deliver(_) | Verdict::Flood(_) => NEXT,
+    }
+}
+
+/// Sends the frame itself to one port.
+#[inline(always)]
+pub(crate) fn deliver(
+    skb: Skb,
+    hook: Hook,
+    frame: &Frame,
+    Delivery { port, kind, retag }: Delivery,
+) -> Result<i32, Refused> {
+    let have = tci(frame);
+    skb.set_tag(have, retag.apply(have))?;
+    Ok(match (kind, hook) {
+        // From the wire: the kernel's macvlan delivers by MAC, into whatever namespace.
+        (Kind::Macvlan | Kind::Host, Hook::Ingress) => NEXT,
+        (Kind::Macvlan | Kind::Host, Hook::Egress | Hook::HostEnd) => {
+            skb.set_mark(Mark::Hairpin);
+            skb.to_ingress(parent())
+        }
+        (Kind::Veth, hook) => to_veth(skb, hook, port)?,
+        (Kind::Wire, Hook::Egress) => {
+            if Mark::decode(skb.mark()).is_some() {
+                skb.clear_mark();
+            }
+            NEXT
+        }
+        (Kind::Wire, Hook::HostEnd) => {
+            let Some(from) = port_of_host_end(skb.ifindex()) else { return Err(Refused) };
+            skb.set_mark(Mark::Transit(from));
+            skb.to_egress(parent())
+        }
+        // The decision sends nothing from the wire to the wire, nor to nowhere.
+        (Kind::Wire, Hook::Ingress) | (Kind::None, _) => return Err(Refused),
+    })
+}
+
+/// Sends the frame to a veth child: through its host end, or, where the kernel can, past it.
+#[inline(always)]
+fn to_veth(skb: Skb, hook: Hook, port: u16) -> Result<i32, Refused> {
+    let Some(to) = Maps.port(port) else { return Err(Refused) };
+    skb.clear_mark();
+    // `bpf_redirect_peer` works from ingress only, and into another namespace only
+    // (`net/core/filter.c`, `skb_do_redirect`).
+    Ok(if hook != Hook::Egress && to.flags & port_flag::PEER != 0 {
+        skb.to_peer(to.ifindex)
+    } else {
+        skb.to_egress(to.ifindex)
+    })
+}
+
+/// The parent's index.
+#[inline(always)]
+pub(crate) fn parent() -> u32 {
+    Maps.port(PORT_WIRE).map_or(0, |wire| wire.ifindex)
+}
+
+/// Goes on with a flood that did not fit into one turn.
+#[inline(always)]
+fn resume(skb: Skb, from: u16, slot: u16) -> i32 {
+    let Some(frame) = skb.frame() else { return END };
+    match decide(&frame, from, &Maps) {
+        Verdict::Flood(plan) => flood(skb, Hook::Ingress, &frame, plan, slot),
+        // The tables have changed since the flood began, and the rest of it has no members.
+        Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => END,
+    }
+}

@@ -1,0 +1,1 @@
+//! maclane's laboratory.

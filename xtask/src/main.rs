@@ -1,0 +1,80 @@
+//! Everything a developer of maclane runs.
+
+mod command;
+mod lint;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+/// Everything a developer of maclane runs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need and this machine lacks
+    Setup,
+    /// Set up, then build the release binary
+    Build,
+    /// Set up, build, then run every test (as root)
+    Test {
+        /// Arguments of the test programs, such as a filter
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Check formatting and lints, for this machine and for the BPF target
+    Lint,
+    /// Set up, build, then prove maclane on a small LAN of namespaces, or run it with ARGS
+    Run {
+        /// Arguments of `maclane`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => {
+            setup::ensure()?;
+            setup::report();
+            Ok(())
+        }
+        Task::Build => {
+            let binary = workspace::build()?;
+            eprintln!("built {}", binary.display());
+            Ok(())
+        }
+        Task::Test { arguments } => test::run(&arguments),
+        Task::Lint => lint::run(),
+        Task::Run { arguments } if arguments.is_empty() => run::proof(),
+        Task::Run { arguments } => {
+            let binary = workspace::build()?;
+            let error = Command::new(&binary).args(arguments).exec();
+            Err(error).with_context(|| format!("cannot start {}", binary.display()))
+        }
+    }
+}
