@@ -129,7 +129,7 @@ pub mod port_flag {
 }
 
 /// Key of `maclane_fdb`. Eight bytes: the key size that the kernel's hash is fastest with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
 pub struct FdbKey {
     /// Destination MAC.
@@ -180,7 +180,7 @@ pub struct PortRef {
 }
 
 /// Key of `maclane_groups`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct GroupKey {
     /// VLAN ID, or [`VLAN_ANY`].
@@ -319,6 +319,27 @@ const _: () = {
     assert!(size_of::<Settings>() == 4);
     assert!(SOURCES.is_power_of_two());
 };
+
+/// aya copies these types to and from the kernel as bytes.
+#[cfg(feature = "user")]
+mod pod {
+    use super::{
+        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats, Vlan,
+    };
+
+    macro_rules! pod {
+        ($($name:ident),+) => {
+            $(
+                // SAFETY: `repr(C)`, without padding, and any bytes are a value of it.
+                unsafe impl aya::Pod for $name {}
+            )+
+        };
+    }
+
+    pod!(
+        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats, Vlan
+    );
+}
 
 /// The tables that a decision is taken from: BPF maps in the kernel, `HashMap`s in a test.
 pub trait Tables {

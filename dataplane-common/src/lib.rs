@@ -11,12 +11,15 @@
 //! | [`mark`] | what `skb->mark` says between two of our programs |
 //! | [`verdict`] | the closed lists: verdicts and drop reasons |
 //! | [`mod@decide`] | the rules |
-#![cfg_attr(not(test), no_std)]
+//! | `topology` | the tables that a parent and its children make (feature `user`, with `std`) |
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod abi;
 pub mod decide;
 pub mod frame;
 pub mod mark;
+#[cfg(any(test, feature = "user"))]
+pub mod topology;
 pub mod verdict;
 
 pub use abi::Tables;

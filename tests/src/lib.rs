@@ -1,1 +1,42 @@
-//! maclane's laboratory.
+//! maclane's laboratory: LANs of network namespaces on one machine, with real traffic.
+//!
+//! A test makes a [`Lan`](topology::Lan), starts a [`Daemon`](daemon::Daemon) in one of its
+//! hosts and drives it through its command line. Everything is a value that removes what it
+//! made when it is dropped, also after a panic; nothing outside of the namespaces is touched.
+//!
+//! The functions panic where something fails that a test cannot do without, and name the line
+//! of the test.
+
+pub mod daemon;
+pub mod frames;
+pub mod link;
+pub mod mac;
+pub mod netns;
+pub mod process;
+pub mod tap;
+pub mod tcp;
+pub mod topology;
+pub mod traffic;
+
+use std::{
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A name that nothing else on this machine has: prefix, process and a counter.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until a condition holds, and panics with its description if it does not in time.
+#[track_caller]
+pub fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + timeout;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {timeout:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,290 @@
+//! The tables that a parent and its children make: a pure function from what is there to what the
+//! maps hold. The daemon writes the result into the kernel; tests decide on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    abi::{
+        Bucket, FdbKey, FdbValue, GroupKey, Kind, PORT_HOST, PORT_WIRE, Port, PortRef, Tables,
+        VLAN_ANY, Vlan, bucket, port_flag, vlan_flag,
+    },
+    frame::Mac,
+};
+
+/// Which VLANs a child is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// One, which it sees untagged.
+    Access(u16),
+    /// These, which it sees tagged; 0 among them means untagged frames.
+    Trunk(BTreeSet<u16>),
+    /// Every one, tagged, and untagged frames: what a macvlan link is without maclane.
+    All,
+}
+
+impl Membership {
+    fn contains(&self, vlan: u16) -> bool {
+        match self {
+            Self::Access(own) => *own == vlan,
+            Self::Trunk(list) => list.contains(&vlan),
+            Self::All => true,
+        }
+    }
+}
+
+/// A child, as far as the tables care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its port.
+    pub port: u16,
+    /// Its MAC.
+    pub mac: Mac,
+    /// [`Kind::Macvlan`] or [`Kind::Veth`].
+    pub kind: Kind,
+    /// Its VLANs.
+    pub membership: Membership,
+    /// For a veth child the index of its host end, else 0.
+    pub host_end: u32,
+    /// The [`port_flag`]s that do not follow from the rest: `ISOLATED`, `BRIDGE`, `GUARDED`,
+    /// `ANY_SOURCE`, `PEER`.
+    pub flags: u8,
+    /// A veth child that takes frames from XDP.
+    pub takes_xdp: bool,
+}
+
+/// A parent and what sits on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// The parent's index.
+    pub parent: u32,
+    /// The parent's MAC.
+    pub mac: Mac,
+    /// The host's 802.1Q sub-interfaces on the parent, with their MACs.
+    pub host_vlans: BTreeMap<u16, Mac>,
+    /// Other MACs of the host: that of a bridge which the parent is a port of.
+    pub host_macs: BTreeSet<Mac>,
+    /// The children.
+    pub children: Vec<Child>,
+}
+
+/// What the maps hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableSet {
+    /// `maclane_ports`.
+    pub ports: BTreeMap<u16, Port>,
+    /// `maclane_fdb`.
+    pub fdb: BTreeMap<FdbKey, FdbValue>,
+    /// `maclane_vlans`; what is not here is all zero.
+    pub vlans: BTreeMap<u16, Vlan>,
+    /// `maclane_groups`.
+    pub groups: BTreeMap<GroupKey, PortRef>,
+    /// `maclane_sources`; what is not here is zero.
+    pub sources: BTreeMap<u32, Bucket>,
+    /// `maclane_hostend`.
+    pub host_ends: BTreeMap<u32, PortRef>,
+    /// `maclane_tx`: port → index of the device.
+    pub tx: BTreeMap<u16, u32>,
+}
+
+impl Tables for TableSet {
+    fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
+        self.fdb.get(&FdbKey { mac, vlan }).copied()
+    }
+
+    fn port(&self, port: u16) -> Option<Port> {
+        self.ports.get(&port).copied()
+    }
+
+    fn vlan(&self, vlan: u16) -> Vlan {
+        self.vlans.get(&vlan).copied().unwrap_or_default()
+    }
+
+    fn may_be_ours(&self, mac: Mac) -> bool {
+        self.sources.get(&bucket(mac)).is_some_and(|b| b.macs != 0)
+    }
+
+    fn drop_unknown(&self) -> bool {
+        false
+    }
+}
+
+/// True for a MAC that several hosts of a LAN may use at a time: a virtual router's
+/// (RFC 9568, section 7.3).
+fn is_shared(mac: Mac) -> bool {
+    matches!(mac, [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _])
+}
+
+impl Child {
+    fn is_macvlan(&self) -> bool {
+        self.kind == Kind::Macvlan
+    }
+
+    /// All its port flags.
+    fn port_flags(&self) -> u8 {
+        let mut flags = self.flags;
+        if !matches!(self.membership, Membership::Access(_)) {
+            flags |= port_flag::TRUNK;
+        }
+        if self.membership == Membership::All {
+            flags |= port_flag::ALL_VLANS;
+        }
+        if is_shared(self.mac) {
+            flags |= port_flag::SHARED_MAC;
+        }
+        flags
+    }
+
+    fn port_entry(&self) -> Port {
+        Port {
+            ifindex: self.host_end,
+            mac: self.mac,
+            vlan: if let Membership::Access(vlan) = self.membership { vlan } else { 0 },
+            kind: self.kind as u8,
+            flags: self.port_flags(),
+            pad: [0; 2],
+        }
+    }
+
+    /// The VLANs that it has FDB entries in, beside [`VLAN_ANY`].
+    fn fdb_vlans(&self) -> BTreeSet<u16> {
+        match &self.membership {
+            Membership::Access(vlan) => BTreeSet::from([*vlan]),
+            Membership::Trunk(list) => list.clone(),
+            Membership::All => BTreeSet::from([0]),
+        }
+    }
+}
+
+impl Topology {
+    /// The tables. A member keeps the slot of its group that it has in `before`, so that no flood
+    /// in progress misses it or serves it twice.
+    #[must_use]
+    pub fn tables(&self, before: &BTreeMap<GroupKey, PortRef>) -> TableSet {
+        let mut tables = TableSet::default();
+        self.fill_ports(&mut tables);
+        self.fill_fdb(&mut tables);
+        self.fill_groups(&mut tables, before);
+        let macs: BTreeSet<Mac> = tables.fdb.keys().map(|key| key.mac).collect();
+        for mac in macs {
+            tables.sources.entry(bucket(mac)).or_default().macs += 1;
+        }
+        tables
+    }
+
+    fn fill_ports(&self, tables: &mut TableSet) {
+        let own = |kind: Kind, mac| Port {
+            ifindex: self.parent,
+            mac,
+            vlan: 0,
+            kind: kind as u8,
+            flags: port_flag::TRUNK,
+            pad: [0; 2],
+        };
+        tables.ports.insert(PORT_WIRE, own(Kind::Wire, [0; 6]));
+        tables.ports.insert(PORT_HOST, own(Kind::Host, self.mac));
+        for child in &self.children {
+            tables.ports.insert(child.port, child.port_entry());
+            if child.kind == Kind::Veth {
+                tables.host_ends.insert(child.host_end, PortRef { port: child.port, pad: 0 });
+            }
+            if child.takes_xdp {
+                tables.tx.insert(child.port, child.host_end);
+            }
+        }
+    }
+
+    fn fill_fdb(&self, tables: &mut TableSet) {
+        let host = FdbValue { port: PORT_HOST, kind: Kind::Host as u8, flags: port_flag::TRUNK };
+        let untagged = self.host_macs.iter().chain([&self.mac]).map(|mac| (*mac, 0));
+        let tagged = self.host_vlans.iter().map(|(vlan, mac)| (*mac, *vlan));
+        for (mac, vlan) in untagged.chain(tagged) {
+            tables.fdb.insert(FdbKey { mac, vlan }, host);
+            tables.fdb.insert(FdbKey { mac, vlan: VLAN_ANY }, host);
+        }
+        // After the host, because a passthru child has the parent's MAC and gets its frames.
+        for child in &self.children {
+            let flags = child.port_flags();
+            let value = FdbValue { port: child.port, kind: child.kind as u8, flags };
+            for vlan in child.fdb_vlans().into_iter().chain([VLAN_ANY]) {
+                tables.fdb.insert(FdbKey { mac: child.mac, vlan }, value);
+            }
+        }
+    }
+
+    fn fill_groups(&self, tables: &mut TableSet, before: &BTreeMap<GroupKey, PortRef>) {
+        let mut defined: BTreeSet<u16> = self.host_vlans.keys().copied().collect();
+        defined.extend(self.children.iter().flat_map(Child::fdb_vlans));
+        defined.insert(0);
+        for vlan in defined.into_iter().chain([VLAN_ANY]) {
+            let members: Vec<&Child> = self.members(vlan).collect();
+            let slots = place(vlan, &members, before, &mut tables.groups);
+            let veth = members.iter().filter(|c| c.kind == Kind::Veth).count();
+            let veth = u16::try_from(veth).unwrap_or(u16::MAX);
+            let flags = self.vlan_flags(vlan);
+            tables.vlans.insert(vlan, Vlan { slots, veth, flags, pad: 0 });
+        }
+    }
+
+    /// The members of a VLAN that the dataplane can reach. The kernel gives a tagged frame in the
+    /// parent's ingress to the host's sub-interface, if there is one, and never to macvlan.
+    fn members(&self, vlan: u16) -> impl Iterator<Item = &Child> {
+        let to_host = self.host_vlans.contains_key(&vlan);
+        self.children.iter().filter(move |child| match &child.membership {
+            Membership::Access(_) => child.membership.contains(vlan),
+            Membership::Trunk(_) | Membership::All => {
+                child.membership.contains(vlan) && !(to_host && child.is_macvlan())
+            }
+        })
+    }
+
+    fn vlan_flags(&self, vlan: u16) -> u16 {
+        let mut macvlan = self.children.iter().filter(|c| c.is_macvlan());
+        let none = macvlan.clone().next().is_none();
+        let in_kernels_form = |c: &Child| {
+            c.membership.contains(vlan)
+                && (vlan == 0 || !matches!(c.membership, Membership::Access(_)))
+        };
+        let from_wire =
+            none || !self.host_vlans.contains_key(&vlan) && macvlan.all(in_kernels_form);
+        // The kernel's flood knows nothing of private veth children, and puts a private macvlan
+        // child's frame back where it came from.
+        let apart = port_flag::ISOLATED | port_flag::ANY_SOURCE;
+        let from_child =
+            vlan == 0 && from_wire && self.children.iter().all(|c| c.flags & apart == 0);
+        [
+            (vlan_flag::DEFINED, true),
+            (vlan_flag::KERNEL_FROM_WIRE, from_wire),
+            (vlan_flag::KERNEL_FROM_CHILD, from_child && !none),
+            (vlan_flag::HOST, vlan == 0 || self.host_vlans.contains_key(&vlan)),
+            (vlan_flag::NO_MACVLAN, none),
+        ]
+        .into_iter()
+        .filter(|(_, set)| *set)
+        .fold(0, |flags, (flag, _)| flags | flag)
+    }
+}
+
+/// Puts members into the slots of a group; returns one more than the highest slot in use.
+fn place(
+    vlan: u16,
+    members: &[&Child],
+    before: &BTreeMap<GroupKey, PortRef>,
+    groups: &mut BTreeMap<GroupKey, PortRef>,
+) -> u16 {
+    let range = GroupKey { vlan, slot: 0 }..=GroupKey { vlan, slot: u16::MAX };
+    let mut unplaced: BTreeSet<u16> = members.iter().map(|child| child.port).collect();
+    for (key, member) in before.range(range) {
+        if unplaced.remove(&member.port) {
+            groups.insert(*key, *member);
+        }
+    }
+    let mut slot = 0;
+    for port in unplaced {
+        while groups.contains_key(&GroupKey { vlan, slot }) {
+            slot += 1;
+        }
+        groups.insert(GroupKey { vlan, slot }, PortRef { port, pad: 0 });
+    }
+    let range = GroupKey { vlan, slot: 0 }..=GroupKey { vlan, slot: u16::MAX };
+    groups.range(range).next_back().map_or(0, |(key, _)| key.slot + 1)
+}

@@ -1,0 +1,156 @@
+//! Network namespaces.
+
+use std::{
+    fs::File,
+    panic,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::Mutex,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::{
+    process::{self, Process},
+    unique,
+};
+
+/// A network namespace with a name of its own and `lo` up. It is deleted on drop.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes a namespace.
+    #[track_caller]
+    #[must_use]
+    pub fn new() -> Self {
+        // The first `ip netns add` on a machine sets up /run/netns, and two of them at once
+        // get in each other's way.
+        static ADDING: Mutex<()> = Mutex::new(());
+        let name = unique("ml");
+        {
+            let _adding = ADDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            process::run(Command::new("ip").args(["netns", "add", &name]));
+        }
+        let netns = Self { name };
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Makes a namespace without IPv6, whose chatter would enter a test's counts.
+    #[track_caller]
+    #[must_use]
+    pub fn without_ipv6() -> Self {
+        let netns = Self::new();
+        for which in ["all", "default"] {
+            netns.sysctl(&format!("net/ipv6/conf/{which}/disable_ipv6"), "1");
+        }
+        netns
+    }
+
+    /// Its name, as `ip netns` lists it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// A command that will run inside. Unlike `ip netns exec`, this leaves it the machine's
+    /// /sys, with cgroups and bpffs.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg(program);
+        command
+    }
+
+    /// Runs a command inside to its end, however that is.
+    #[track_caller]
+    pub fn exec(&self, words: &[&str]) -> Output {
+        process::output(self.command(words[0]).args(&words[1..]))
+    }
+
+    /// Runs a command inside and returns its stdout; panics if it fails.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> String {
+        process::run(self.command(words[0]).args(&words[1..]))
+    }
+
+    /// Starts a command inside, which is killed when the guard is dropped.
+    #[track_caller]
+    #[must_use]
+    pub fn spawn(&self, words: &[&str]) -> Process {
+        Process::start(self.command(words[0]).args(&words[1..]))
+    }
+
+    /// Calls a function inside, in a thread of its own. Sockets that it opens stay in this
+    /// namespace.
+    #[track_caller]
+    pub fn enter<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
+        let entered = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    self.join();
+                    function()
+                })
+                .join()
+        });
+        entered.unwrap_or_else(|panic| panic::resume_unwind(panic))
+    }
+
+    /// Starts a thread inside.
+    pub fn thread<T: Send + 'static>(
+        &self,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        let inside = Self { name: self.name.clone() };
+        thread::spawn(move || {
+            // Only the name is borrowed: this value did not make the namespace.
+            std::mem::ManuallyDrop::new(inside).join();
+            function()
+        })
+    }
+
+    /// Moves the calling thread into the namespace for good.
+    fn join(&self) {
+        let path = self.path();
+        let file = File::open(&path)
+            .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+        setns(file, CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|error| panic!("cannot enter {}: {error}", path.display()));
+    }
+
+    /// Sets a kernel parameter: `net/ipv4/ip_forward`.
+    #[track_caller]
+    pub fn sysctl(&self, key: &str, value: &str) {
+        let path = format!("/proc/sys/{key}");
+        let written = self.enter(|| std::fs::write(&path, value));
+        if let Err(error) = written {
+            panic!("cannot write {value:?} to {path} in {}: {error}", self.name);
+        }
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let output = process::output(Command::new("ip").args(["netns", "del", &self.name]));
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            eprintln!("cannot delete the namespace {}: {}", self.name, error.trim());
+        }
+    }
+}

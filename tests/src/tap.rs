@@ -1,0 +1,198 @@
+//! A raw socket on an interface: sends frames, and hears those that the interface receives.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use std::os::fd::AsFd as _;
+
+use crate::{frames::Frame, netns::Netns};
+
+/// An `AF_PACKET` socket, bound to one interface. It keeps every frame that the interface
+/// receives from the moment at which it is opened; frames that are sent there it does not hear.
+///
+/// A tap hears a frame before TC and XDP in generic mode decide on it, and after XDP in native
+/// mode: what it hears on a parent is not yet delivered to the host. Use a socket for that.
+#[derive(Debug)]
+pub struct Tap {
+    socket: OwnedFd,
+}
+
+impl Tap {
+    /// Opens a tap on an interface.
+    #[track_caller]
+    #[must_use]
+    pub fn open(ns: &Netns, ifname: &str) -> Self {
+        let ifindex = ns.ifindex(ifname);
+        match ns.enter(|| open(ifindex)) {
+            Ok(socket) => Self { socket },
+            Err(error) => panic!("cannot open a tap on {ifname} in {}: {error}", ns.name()),
+        }
+    }
+
+    /// Sends a frame out of the interface.
+    #[track_caller]
+    pub fn send(&self, frame: &Frame) {
+        self.send_bytes(&frame.to_bytes());
+    }
+
+    /// Sends bytes as they are.
+    #[track_caller]
+    pub fn send_bytes(&self, bytes: &[u8]) {
+        // SAFETY: the pointer and the length are those of `bytes`, which is only read.
+        let sent = unsafe {
+            libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
+        };
+        assert!(sent >= 0, "cannot send {} bytes: {}", bytes.len(), io::Error::last_os_error());
+    }
+
+    /// The next frame that was received, if one comes before the deadline.
+    #[track_caller]
+    pub fn next(&self, deadline: Instant) -> Option<Frame> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up, or the last millisecond would be spent spinning.
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).ok()?;
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, if left.is_zero() { PollTimeout::ZERO } else { timeout }) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => panic!("cannot wait for frames: {error}"),
+            }
+            let received = receive(&self.socket).expect("a tap can be read");
+            if let Some(frame) = received.as_deref().and_then(Frame::parse) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// The frames received so far and within a time from now.
+    #[track_caller]
+    #[must_use]
+    pub fn collect(&self, time: Duration) -> Vec<Frame> {
+        let deadline = Instant::now() + time;
+        std::iter::from_fn(|| self.next(deadline)).collect()
+    }
+
+    /// The first frame that is wanted, if it comes in time. Others are thrown away.
+    #[track_caller]
+    pub fn find(&self, time: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let deadline = Instant::now() + time;
+        std::iter::from_fn(|| self.next(deadline)).find(wanted)
+    }
+
+    /// The frames with that token, received so far and within a time from now.
+    #[track_caller]
+    #[must_use]
+    pub fn with_token(&self, token: &str, time: Duration) -> Vec<Frame> {
+        let mut frames = self.collect(time);
+        frames.retain(|frame| frame.carries(token));
+        frames
+    }
+}
+
+fn open(ifindex: u32) -> io::Result<OwnedFd> {
+    // Protocol 0 hears nothing until the socket is bound, so no frame of another interface
+    // gets in.
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `socket` takes no pointers.
+    let socket = checked(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the descriptor is new, so nothing else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20)?;
+
+    // SAFETY: all bytes zero is a valid `sockaddr_ll`.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).expect("the family is a small number");
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).expect("it has 16 bits").to_be();
+    address.sll_ifindex = i32::try_from(ifindex).expect("an index is a positive i32");
+    let length = libc::socklen_t::try_from(size_of_val(&address)).expect("an address is small");
+    // SAFETY: the pointer and the length are those of `address`, which is only read.
+    checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(socket)
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).expect("an i32 is small");
+    // SAFETY: the pointer and the length are those of `value`, which is only read.
+    checked(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
+    })?;
+    Ok(())
+}
+
+fn checked(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Room for a control message with the metadata of a frame, aligned as its header has to be.
+#[repr(C)]
+union Control {
+    header: libc::cmsghdr,
+    bytes: [u8; 64],
+}
+
+/// One frame with its tag in place; `None` if it was one that was sent, or gone again.
+fn receive(socket: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut control = Control { bytes: [0; 64] };
+    // SAFETY: all bytes zero is a valid `sockaddr_ll`.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    let mut parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all bytes zero is a valid `msghdr`.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = u32::try_from(size_of_val(&address)).expect("an address is small");
+    message.msg_iov = &raw mut parts;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of_val(&control);
+
+    // SAFETY: each pointer in `message` is to a live local variable of the length beside it.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+            // The interface went down or away; what was received before is still to be read.
+            _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+            _ => Err(error),
+        };
+    };
+    if address.sll_pkttype == libc::PACKET_OUTGOING {
+        return Ok(None);
+    }
+    buffer.truncate(length);
+    // SAFETY: `recvmsg` has filled `message`, and its control buffer is alive.
+    if let Some((ethertype, tag)) = unsafe { metadata_tag(&message) } {
+        let [a, b] = ethertype.to_be_bytes();
+        let [c, d] = tag.to_be_bytes();
+        buffer.splice(12..12, [a, b, c, d]);
+    }
+    Ok(Some(buffer))
+}
+
+/// The VLAN tag that the kernel keeps beside the frame, if there is one.
+///
+/// # Safety
+/// `message` has been filled by `recvmsg`, and what it points to is alive.
+unsafe fn metadata_tag(message: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: the caller vouches for `message`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+        return None;
+    }
+    // SAFETY: the data of this message is a `tpacket_auxdata`, at whatever alignment.
+    let data: libc::tpacket_auxdata = unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
+    (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+        .then_some((data.tp_vlan_tpid, data.tp_vlan_tci))
+}
