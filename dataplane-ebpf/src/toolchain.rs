@@ -171,7 +171,7 @@ pub fn build(options: &Options) -> Result<Objects, Error> {
     let linker = find_linker()?;
     run(toolchain.cargo("build", &linker, &[], options))?;
     let built = options.target_dir.join(TARGET).join(PROFILE);
-    Ok(Objects { maclane: built.join("maclane"), guard: built.join("guard") })
+    Ok(Objects { maclane: built.join("dataplane"), guard: built.join("guard") })
 }
 
 /// Checks the programs with every warning as an error, without linking them.

@@ -7,6 +7,12 @@
 //! The functions panic where something fails that a test cannot do without, and name the line
 //! of the test.
 
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "panicking is how the laboratory fails, and a command is often run for its effect"
+)]
+
 pub mod daemon;
 pub mod frames;
 pub mod link;
@@ -19,7 +25,6 @@ pub mod topology;
 pub mod traffic;
 
 use std::{
-    process,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -28,7 +33,7 @@ use std::{
 /// A name that nothing else on this machine has: prefix, process and a counter.
 pub(crate) fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    format!("{prefix}{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Waits until a condition holds, and panics with its description if it does not in time.

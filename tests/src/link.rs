@@ -24,7 +24,11 @@ impl Netns {
     /// Makes a plain bridge and sets it up. It learns, floods, and lets VLAN tags through.
     #[track_caller]
     pub fn bridge(&self, ifname: &str) {
-        self.ip(&format!("link add {ifname} type bridge forward_delay 0 stp_state 0"));
+        // With snooping it would hold back multicast that nobody has joined, and join groups
+        // itself.
+        self.ip(&format!(
+            "link add {ifname} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
+        ));
         self.up(ifname);
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     panic,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::Mutex,
     thread,
@@ -98,7 +98,7 @@ impl Netns {
         let entered = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    self.join();
+                    join(&self.path());
                     function()
                 })
                 .join()
@@ -111,21 +111,11 @@ impl Netns {
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> thread::JoinHandle<T> {
-        let inside = Self { name: self.name.clone() };
+        let path = self.path();
         thread::spawn(move || {
-            // Only the name is borrowed: this value did not make the namespace.
-            std::mem::ManuallyDrop::new(inside).join();
+            join(&path);
             function()
         })
-    }
-
-    /// Moves the calling thread into the namespace for good.
-    fn join(&self) {
-        let path = self.path();
-        let file = File::open(&path)
-            .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
-        setns(file, CloneFlags::CLONE_NEWNET)
-            .unwrap_or_else(|error| panic!("cannot enter {}: {error}", path.display()));
     }
 
     /// Sets a kernel parameter: `net/ipv4/ip_forward`.
@@ -137,6 +127,14 @@ impl Netns {
             panic!("cannot write {value:?} to {path} in {}: {error}", self.name);
         }
     }
+}
+
+/// Moves the calling thread into the namespace for good.
+fn join(path: &Path) {
+    let file =
+        File::open(path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .unwrap_or_else(|error| panic!("cannot enter {}: {error}", path.display()));
 }
 
 impl Default for Netns {

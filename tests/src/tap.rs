@@ -47,9 +47,8 @@ impl Tap {
     #[track_caller]
     pub fn send_bytes(&self, bytes: &[u8]) {
         // SAFETY: the pointer and the length are those of `bytes`, which is only read.
-        let sent = unsafe {
-            libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
-        };
+        let sent =
+            unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         assert!(sent >= 0, "cannot send {} bytes: {}", bytes.len(), io::Error::last_os_error());
     }
 
@@ -192,7 +191,8 @@ unsafe fn metadata_tag(message: &libc::msghdr) -> Option<(u16, u16)> {
         return None;
     }
     // SAFETY: the data of this message is a `tpacket_auxdata`, at whatever alignment.
-    let data: libc::tpacket_auxdata = unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
+    let data: libc::tpacket_auxdata =
+        unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
     (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
         .then_some((data.tp_vlan_tpid, data.tp_vlan_tci))
 }

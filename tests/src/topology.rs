@@ -84,8 +84,6 @@ impl Lan {
     pub fn with(options: Options) -> Self {
         let wire = Netns::without_ipv6();
         wire.bridge("wire");
-        // Else the bridge would hold back multicast that nobody has joined.
-        wire.ip("link set wire type bridge mcast_snooping 0");
         let plug = |port: String, number| Host::new(&wire, port, number, options);
         let router = plug("router".to_owned(), 1);
         let hosts = (0..options.hosts).map(|n| plug(format!("p{n}"), 10 + n)).collect();

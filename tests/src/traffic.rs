@@ -1,6 +1,8 @@
-//! Traffic between namespaces: echo requests.
+//! Echo requests between namespaces.
 
 use std::{
+    fs::File,
+    io::{Read as _, Seek as _},
     net::IpAddr,
     process::Stdio,
     time::Duration,
@@ -66,10 +68,12 @@ pub fn assert_does_not_reach(ns: &Netns, to: impl Into<IpAddr>) {
 #[derive(Debug)]
 pub struct Ping {
     process: Process,
+    log: File,
 }
 
 impl Ping {
-    /// Starts to send one request each `interval`.
+    /// Starts to send one request each `interval`; while none is answered, one each 10 ms at
+    /// the most.
     #[track_caller]
     #[must_use]
     pub fn start(ns: &Netns, to: impl Into<IpAddr>, interval: Duration) -> Self {
@@ -80,5 +84,80 @@ impl Ping {
         let log = tempfile::tempfile().expect("a temporary file can be made");
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(Stdio::null());
         Self { process: Process::start(&mut command), log }
+    }
+
+    /// Stops, and says what was seen. A last request whose answer was still on its way is not
+    /// counted.
+    #[track_caller]
+    #[must_use]
+    pub fn stop(mut self) -> PingResult {
+        self.process.signal(Signal::SIGINT);
+        let ended = self.process.wait(Duration::from_secs(5));
+        assert!(ended.is_some(), "ping does not end after SIGINT");
+        let mut text = String::new();
+        self.log.rewind().expect("a file can be rewound");
+        self.log.read_to_string(&mut text).expect("ping prints text");
+        let mut result = parse(&text).unwrap_or_else(|| panic!("ping has not finished: {text}"));
+        let last_answered = text.lines().rev().find_map(|line| number_after(line, "icmp_seq="));
+        // ping counts from 1 and wraps at 16 bits.
+        if result.lost() > 0 && last_answered == Some((result.sent - 1) & 0xffff) {
+            result.sent -= 1;
+        }
+        result
+    }
+}
+
+/// Reads `4 packets transmitted, 4 received, +1 duplicates, 0% packet loss, time 60ms`.
+fn parse(output: &str) -> Option<PingResult> {
+    let line = output.lines().rev().find(|line| line.contains(" packets transmitted"))?;
+    let number = |what: &str| {
+        let field = line.split(", ").find(|field| field.ends_with(what))?;
+        field.split(' ').next()?.trim_start_matches('+').parse().ok()
+    };
+    Some(PingResult {
+        sent: number(" packets transmitted")?,
+        received: number(" received")?,
+        duplicates: number(" duplicates").unwrap_or(0),
+    })
+}
+
+fn number_after(line: &str, prefix: &str) -> Option<u32> {
+    let (_, rest) = line.split_once(prefix)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_ping_are_read() {
+        let cases = [
+            ("2 packets transmitted, 2 received, 0% packet loss, time 60ms", Some((2, 2, 0))),
+            (
+                "9 packets transmitted, 8 received, +3 duplicates, 11% packet loss, time 0ms",
+                Some((9, 8, 3)),
+            ),
+            (
+                "4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 9ms",
+                Some((4, 0, 0)),
+            ),
+            ("PING 10.0.0.1", None),
+        ];
+        for (text, expected) in cases {
+            let expected = expected.map(|(sent, received, duplicates)| PingResult {
+                sent,
+                received,
+                duplicates,
+            });
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_are_read() {
+        let line = "64 bytes from 10.0.0.1: icmp_seq=12 ttl=64 time=0.04 ms";
+        assert_eq!(number_after(line, "icmp_seq="), Some(12));
+        assert_eq!(number_after("From 10.0.0.2", "icmp_seq="), None);
     }
 }

@@ -16,7 +16,6 @@ struct Tool {
 }
 
 const TOOLS: &[Tool] = &[
-    Tool { program: "cc", package: "gcc" },
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bpftool", package: "bpftool" },
     Tool { program: "ethtool", package: "ethtool" },
@@ -47,20 +46,29 @@ pub(crate) fn report() {
 }
 
 fn tools(apt: Option<&mut Apt>) -> Result<()> {
-    let missing: Vec<_> = TOOLS.iter().filter(|t| command::find(t.program).is_none()).collect();
+    let missing = missing_tools();
     if missing.is_empty() {
         return Ok(());
     }
-    match apt {
-        Some(apt) => apt.install(&missing.iter().map(|t| t.package).collect::<Vec<_>>()),
-        None => bail!(
-            "cannot install what building and testing need: this is no Debian or Ubuntu; install \
-             by hand: {}",
+    let Some(apt) = apt else {
+        bail!(
+            "cannot install what testing needs: this is no Debian or Ubuntu; install by hand {}",
             missing
                 .iter()
                 .map(|t| format!("`{}` (Debian has it in {})", t.program, t.package))
                 .collect::<Vec<_>>()
                 .join(", ")
-        ),
+        )
+    };
+    apt.install(&missing.iter().map(|t| t.package).collect::<Vec<_>>())?;
+    match missing_tools().first() {
+        Some(Tool { program, package }) => {
+            bail!("cannot find `{program}`, although the package {package} is installed now")
+        }
+        None => Ok(()),
     }
+}
+
+fn missing_tools() -> Vec<&'static Tool> {
+    TOOLS.iter().filter(|tool| command::find(tool.program).is_none()).collect()
 }

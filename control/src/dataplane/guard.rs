@@ -1,0 +1,71 @@
+//! `maclane_guard` on macvlan children: one instance of a small program for each, which carries
+//! the child's port.
+
+use std::path::Path;
+
+use aya::{
+    EbpfLoader,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, links::{FdLink, PinnedLink}},
+};
+use dataplane_common::abi;
+
+use super::{Dataplane, attach, pins, program};
+use crate::{
+    error::{Context, Error, Result},
+    netns::Netns,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MACLANE_GUARD_OBJECT"));
+
+/// What guards need from the kernel.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// They need TCX: a clsact qdisc does not follow a link into another namespace.
+    pub(crate) available: bool,
+}
+
+fn link_name(port: u16) -> String {
+    format!("guard_{port}")
+}
+
+impl Dataplane {
+    /// Sees to it that a guard is on a child. Returns false where the kernel has no TCX.
+    pub(crate) fn attach_guard(&mut self, port: u16, netns: &Netns, ifname: &str) -> Result<bool> {
+        if !self.guard.available {
+            return Ok(false);
+        }
+        let path = self.pins.link(&link_name(port));
+        let doing = || format!("cannot attach {} to {ifname}", program::GUARD);
+        let hook = TcAttachType::Egress;
+        let there = PinnedLink::from_pin(&path).ok().map(FdLink::from);
+        if let Some(link) = there
+            && netns.inside(|| attach::is_on(&link, ifname, hook))?
+        {
+            return Ok(true);
+        }
+        pins::unpin(&path)?;
+        let stats = self.pins.map(abi::map::STATS);
+        let mut ebpf = load(port, &stats).doing(doing)?;
+        let program = ebpf.program_mut(program::GUARD);
+        let program = program.ok_or_else(|| Error::failed("the object has no guard"))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load().doing(doing)?;
+        netns.inside(|| attach::tcx(program, &path, ifname, hook, LinkOrder::last()))?.doing(doing)?;
+        Ok(true)
+    }
+
+    /// Removes the guard of a port.
+    pub(crate) fn forget_guard(&mut self, port: u16) -> Result<()> {
+        Ok(pins::unpin(&self.pins.link(&link_name(port)))?)
+    }
+}
+
+fn load(port: u16, stats: &Path) -> Result<aya::Ebpf> {
+    let port = u32::from(port);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(None)
+        .override_global("GUARD_PORT", &port, true)
+        .map_pin_path(abi::map::STATS, stats);
+    Ok(loader.load(OBJECT)?)
+}

@@ -1,0 +1,271 @@
+//! The maps of a parent: reading what they hold, and making them hold something else.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf, Pod,
+    maps::{
+        Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf, xdp::DevMap,
+    },
+    util::nr_cpus,
+};
+use dataplane_common::{
+    DropReason,
+    abi::{
+        self, Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind, Port, PortRef, Stats,
+        Vlan, map,
+    },
+    topology::TableSet,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Context, Error, Result};
+
+/// Key size, value size and entries of a map.
+pub(super) fn shape(name: &str) -> (u32, u32, u32) {
+    fn of<K, V>(entries: u32) -> (u32, u32, u32) {
+        let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        (size(size_of::<K>()), size(size_of::<V>()), entries)
+    }
+    match name {
+        map::FDB => of::<FdbKey, FdbValue>(abi::FDB_ENTRIES),
+        map::PORTS => of::<u32, Port>(abi::PORTS),
+        map::HOST_ENDS => of::<u32, PortRef>(abi::PORTS),
+        // struct bpf_devmap_val (include/uapi/linux/bpf.h)
+        map::TX => of::<u32, [u32; 2]>(abi::PORTS),
+        map::VLANS => of::<u32, Vlan>(abi::VLANS),
+        map::GROUPS => of::<GroupKey, PortRef>(abi::GROUP_ENTRIES),
+        map::SOURCES => of::<u32, Bucket>(abi::SOURCES),
+        map::STATS => of::<u32, Stats>(abi::PORTS),
+        map::DROPS => {
+            of::<u32, Drops>(u32::try_from(DropReason::ALL.len()).unwrap_or(u32::MAX))
+        }
+        map::EVENT_GATE => of::<u32, Gate>(1),
+        // A ring buffer has neither keys nor values.
+        _ => (0, 0, abi::EVENTS_BYTES),
+    }
+}
+
+/// Counters, summed over the CPUs.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// By port.
+    pub(crate) ports: Vec<Stats>,
+    /// By drop reason.
+    pub(crate) drops: Vec<Drops>,
+}
+
+/// The maps of a parent.
+pub(super) struct Maps {
+    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    ports: Array<MapData, Port>,
+    host_ends: HashMap<MapData, u32, PortRef>,
+    tx: DevMap<MapData>,
+    vlans: Array<MapData, Vlan>,
+    groups: HashMap<MapData, GroupKey, PortRef>,
+    sources: Array<MapData, Bucket>,
+    stats: PerCpuArray<MapData, Stats>,
+    drops: PerCpuArray<MapData, Drops>,
+    events: Option<RingBuf<MapData>>,
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name);
+    let map = map.ok_or_else(|| Error::failed(format!("the object has no map {name}")))?;
+    M::try_from(map).doing(|| format!("cannot use the map {name}"))
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            fdb: take(ebpf, map::FDB)?,
+            ports: take(ebpf, map::PORTS)?,
+            host_ends: take(ebpf, map::HOST_ENDS)?,
+            tx: take(ebpf, map::TX)?,
+            vlans: take(ebpf, map::VLANS)?,
+            groups: take(ebpf, map::GROUPS)?,
+            sources: take(ebpf, map::SOURCES)?,
+            stats: take(ebpf, map::STATS)?,
+            drops: take(ebpf, map::DROPS)?,
+            events: Some(take(ebpf, map::EVENTS)?),
+        })
+    }
+
+    /// What the maps hold.
+    pub(super) fn read(&mut self) -> Result<TableSet> {
+        let mut tables = TableSet {
+            fdb: self.fdb.iter().collect::<Result<_, _>>()?,
+            groups: self.groups.iter().collect::<Result<_, _>>()?,
+            host_ends: self.host_ends.iter().collect::<Result<_, _>>()?,
+            ..TableSet::default()
+        };
+        for port in 0..abi::PORTS {
+            let entry = self.ports.get(&port, 0)?;
+            let key = port_number(port);
+            if entry.kind != Kind::None as u8 {
+                tables.ports.insert(key, entry);
+            }
+            if let Ok(device) = self.tx.get(port, 0) {
+                tables.tx.insert(key, device.if_index);
+            }
+        }
+        for vlan in 0..abi::VLANS {
+            let entry = self.vlans.get(&vlan, 0)?;
+            if entry != Vlan::default() {
+                tables.vlans.insert(port_number(vlan), entry);
+            }
+        }
+        for bucket in 0..abi::SOURCES {
+            let entry = self.sources.get(&bucket, 0)?;
+            if entry.macs != 0 {
+                tables.sources.insert(bucket, entry);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Turns what the maps hold from `old` into `new`: additions from the tables that are looked
+    /// up last to those that are looked up first, then removals the other way round.
+    pub(super) fn write(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
+        let full = |name: &str| format!("cannot write {name}; if it is full, remove children or VLANs");
+        for (port, entry) in added(&old.ports, &new.ports) {
+            self.ports.set(u32::from(*port), *entry, 0).doing(|| full(map::PORTS))?;
+        }
+        for (ifindex, port) in added(&old.host_ends, &new.host_ends) {
+            self.host_ends.insert(ifindex, port, 0).doing(|| full(map::HOST_ENDS))?;
+        }
+        for (port, ifindex) in added(&old.tx, &new.tx) {
+            self.tx.set(u32::from(*port), *ifindex, None, 0).doing(|| full(map::TX))?;
+        }
+        for (bucket, entry) in added(&old.sources, &new.sources) {
+            self.sources.set(*bucket, *entry, 0).doing(|| full(map::SOURCES))?;
+        }
+        for (key, member) in added(&old.groups, &new.groups) {
+            self.groups.insert(key, member, 0).doing(|| full(map::GROUPS))?;
+        }
+        for (vlan, entry) in added(&old.vlans, &new.vlans) {
+            self.vlans.set(u32::from(*vlan), *entry, 0).doing(|| full(map::VLANS))?;
+        }
+        for (key, entry) in added(&old.fdb, &new.fdb) {
+            self.fdb.insert(key, entry, 0).doing(|| full(map::FDB))?;
+        }
+        self.remove(old, new)
+    }
+
+    fn remove(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
+        for key in removed(&old.fdb, &new.fdb) {
+            self.fdb.remove(key).doing(|| format!("cannot remove from {}", map::FDB))?;
+        }
+        for vlan in removed(&old.vlans, &new.vlans) {
+            self.vlans.set(u32::from(*vlan), Vlan::default(), 0)?;
+        }
+        for key in removed(&old.groups, &new.groups) {
+            self.groups.remove(key).doing(|| format!("cannot remove from {}", map::GROUPS))?;
+        }
+        for bucket in removed(&old.sources, &new.sources) {
+            self.sources.set(*bucket, Bucket::default(), 0)?;
+        }
+        for port in removed(&old.tx, &new.tx) {
+            // The kernel empties the slot of a device that goes away by itself.
+            let _ = self.tx.clear(u32::from(*port));
+        }
+        for ifindex in removed(&old.host_ends, &new.host_ends) {
+            self.host_ends.remove(ifindex).doing(|| format!("cannot remove from {}", map::HOST_ENDS))?;
+        }
+        let empty =
+            Port { ifindex: 0, mac: [0; 6], vlan: 0, kind: Kind::None as u8, flags: 0, pad: [0; 2] };
+        for port in removed(&old.ports, &new.ports) {
+            self.ports.set(u32::from(*port), empty, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The counters of every port and drop reason.
+    pub(super) fn counters(&self) -> Result<Counters> {
+        let add = |sum: Stats, cpu: &Stats| Stats {
+            rx_packets: sum.rx_packets + cpu.rx_packets,
+            rx_bytes: sum.rx_bytes + cpu.rx_bytes,
+            tx_packets: sum.tx_packets + cpu.tx_packets,
+            tx_bytes: sum.tx_bytes + cpu.tx_bytes,
+        };
+        let add_drops = |sum: Drops, cpu: &Drops| Drops {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+        };
+        let mut counters = Counters::default();
+        for port in 0..abi::PORTS {
+            let cpus = self.stats.get(&port, 0)?;
+            counters.ports.push(cpus.iter().fold(Stats::default(), add));
+        }
+        for reason in DropReason::ALL {
+            let cpus = self.drops.get(&(*reason as u32), 0)?;
+            counters.drops.push(cpus.iter().fold(Drops::default(), add_drops));
+        }
+        Ok(counters)
+    }
+
+    /// Sets the counters of a port to zero.
+    pub(super) fn reset_counters(&mut self, port: u16) -> Result<()> {
+        Ok(self.stats.set(u32::from(port), zeroes::<Stats>()?, 0)?)
+    }
+
+    /// The ring buffer; given out once.
+    pub(super) fn take_events(&mut self) -> Result<Events> {
+        let ring = self.events.take();
+        let ring = ring.ok_or_else(|| Error::failed("the events are taken already"))?;
+        Ok(Events { ring: AsyncFd::new(ring)? })
+    }
+}
+
+fn zeroes<T: Pod + Default>() -> Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(path, e)| Error::failed(format!("cannot read {path}: {e}")))?;
+    Ok(PerCpuValues::try_from(vec![T::default(); cpus])?)
+}
+
+/// An index of a map of at most 65,536 entries.
+fn port_number(index: u32) -> u16 {
+    u16::try_from(index).unwrap_or(u16::MAX)
+}
+
+fn added<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    new.iter().filter(|(key, value)| old.get(key) != Some(value))
+}
+
+fn removed<'a, K: Ord, V>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    old.keys().filter(|key| !new.contains_key(key))
+}
+
+/// The events of a parent's programs.
+pub(crate) struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    /// Waits for events and takes all that are there.
+    pub(crate) async fn wait(&mut self) -> Result<Vec<Event>> {
+        loop {
+            let mut ready = self.ring.readable_mut().await?;
+            let mut events = Vec::new();
+            while let Some(item) = ready.get_inner_mut().next() {
+                if item.len() >= size_of::<Event>() {
+                    // SAFETY: the item has the bytes of an `Event`, and any bytes are one.
+                    events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+                }
+            }
+            ready.clear_ready();
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where maps, programs and links of a parent are pinned.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use dataplane_common::abi;
+
+use crate::error::{Context, Result};
+
+/// The pins of one parent: `BPFFS/maclane/vABI/PARENT/`.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    dir: PathBuf,
+}
+
+/// The folder below a BPF file system that holds the pins of every parent.
+pub(crate) fn root(bpffs: &Path) -> PathBuf {
+    bpffs.join("maclane").join(format!("v{}", abi::VERSION))
+}
+
+/// The parents that have pins.
+pub(crate) fn parents(bpffs: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root(bpffs)).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).map(|n| n.replace("%2e", ".")).collect()
+}
+
+impl Pins {
+    /// The pins of a parent. The BPF file system allows no dots in names
+    /// (`kernel/bpf/inode.c`, `bpf_lookup`).
+    pub(crate) fn new(bpffs: &Path, parent: &str) -> Self {
+        Self { dir: root(bpffs).join(parent.replace('.', "%2e")) }
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A map.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A program.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("programs").join(name)
+    }
+
+    /// A link.
+    pub(crate) fn link(&self, name: &str) -> PathBuf {
+        self.dir.join("links").join(name)
+    }
+
+    /// Names of the links that are pinned.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+    }
+
+    /// Makes the folders, closed to everybody else: the BPF file system itself is not.
+    pub(crate) fn create(&self) -> Result<()> {
+        for dir in ["programs", "links"] {
+            let dir = self.dir.join(dir);
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).doing(|| {
+                format!(
+                    "cannot make {}; mount a BPF file system with `mount -t bpf bpf /sys/fs/bpf`",
+                    dir.display()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything: links go first, so that no program runs on maps that are gone.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for dir in [self.dir.join("links"), self.dir.join("programs"), self.dir.clone()] {
+            let removed = remove_dir(&dir);
+            removed.doing(|| format!("cannot remove the pins in {}", dir.display()))?;
+        }
+        // The folders above are removed with the last parent.
+        if let Some(version) = self.dir.parent() {
+            let _ = fs::remove_dir(version);
+            let _ = version.parent().map(fs::remove_dir);
+        }
+        Ok(())
+    }
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() { fs::remove_dir(path)? } else { fs::remove_file(path)? }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Removes a pin; one that is not there is removed.
+pub(crate) fn unpin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

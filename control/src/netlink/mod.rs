@@ -1,0 +1,282 @@
+//! Links, addresses and routes, through the kernel's route netlink. The only module that knows
+//! rtnetlink.
+
+mod link;
+mod watch;
+
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use ipnetwork::IpNetwork;
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::AddressFlags,
+        link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
+        neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+        nsid::{NsidAttribute, NsidMessage},
+    },
+};
+
+pub(crate) use self::{
+    link::{Link, LinkKind, XdpAttached},
+    watch::{Watch, watch},
+};
+use crate::{
+    error::{Error, Result},
+    model::{Mac, Mode, Route},
+    netns::Netns,
+};
+
+/// A netlink socket of one namespace.
+pub(crate) struct Netlink {
+    handle: Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl From<rtnetlink::Error> for Error {
+    fn from(e: rtnetlink::Error) -> Self {
+        match e {
+            rtnetlink::Error::NetlinkError(message) => Self::failed(message.to_io().to_string()),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+/// What a link is made with.
+pub(crate) struct NewLink<'a> {
+    /// Its name in its namespace.
+    pub(crate) name: &'a str,
+    /// Its namespace.
+    pub(crate) netns: &'a Netns,
+    /// Its MAC; absent: the kernel's choice.
+    pub(crate) mac: Option<Mac>,
+    /// Its MTU in bytes; absent: the kernel's choice.
+    pub(crate) mtu: Option<u32>,
+}
+
+impl NewLink<'_> {
+    fn describe<T>(&self, builder: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+        let builder = builder.name(self.name.to_owned()).setns_by_fd(self.netns.raw_fd());
+        let builder = match self.mac {
+            Some(mac) => builder.address(mac.0.to_vec()),
+            None => builder,
+        };
+        match self.mtu {
+            Some(mtu) => builder.mtu(mtu),
+            None => builder,
+        }
+    }
+}
+
+fn kernel_mode(mode: Mode) -> MacVlanMode {
+    match mode {
+        Mode::Private => MacVlanMode::Private,
+        Mode::Auto | Mode::Vepa => MacVlanMode::Vepa,
+        Mode::Bridge => MacVlanMode::Bridge,
+        Mode::Passthru => MacVlanMode::Passthrough,
+    }
+}
+
+impl Netlink {
+    /// A socket of the daemon's namespace.
+    pub(crate) fn own() -> Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// A socket of another namespace; it keeps that namespace alive.
+    pub(crate) fn inside(netns: &Netns) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle, _) = netns.inside(|| {
+            let _runtime = runtime.enter();
+            rtnetlink::new_connection()
+        })??;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// Every link of the namespace.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>> {
+        let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
+        Ok(messages.iter().map(Link::from).collect())
+    }
+
+    /// The link with this name, if there is one.
+    pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>> {
+        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        match found {
+            Ok(message) => Ok(message.as_ref().map(Link::from)),
+            Err(rtnetlink::Error::NetlinkError(e))
+                if e.to_io().raw_os_error() == Some(nix::libc::ENODEV) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The MACs in the unicast filter of a link: those of its macvlan children that are up, in
+    /// whatever namespace, and those added by hand.
+    pub(crate) async fn filter_list(&self, ifindex: u32) -> Result<Vec<Mac>> {
+        let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        request.message_mut().header.ifindex = ifindex;
+        let all: Vec<NeighbourMessage> = request.execute().try_collect().await?;
+        let own = all.into_iter().filter(|entry| {
+            entry.header.ifindex == ifindex && entry.header.flags.contains(NeighbourFlags::Own)
+        });
+        Ok(own
+            .filter_map(|entry| {
+                entry.attributes.iter().find_map(|attribute| match attribute {
+                    NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+                    _ => None,
+                })
+            })
+            .map(Mac)
+            .filter(|mac| !mac.is_multicast())
+            .collect())
+    }
+
+    /// Adds a MAC to the unicast filter of a link, so that its NIC takes frames for it.
+    pub(crate) async fn filter_add(&self, ifindex: u32, mac: Mac) -> Result<()> {
+        let request = self
+            .handle
+            .neighbours()
+            .add_bridge(ifindex, &mac.0)
+            .flags(NeighbourFlags::Own)
+            .state(NeighbourState::Permanent)
+            .replace();
+        Ok(request.execute().await?)
+    }
+
+    /// Removes a MAC from the unicast filter of a link.
+    pub(crate) async fn filter_remove(&self, ifindex: u32, mac: Mac) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = ifindex;
+        message.header.flags = NeighbourFlags::Own;
+        message.header.state = NeighbourState::Permanent;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        Ok(self.handle.neighbours().del(message).execute().await?)
+    }
+
+    /// Makes a macvlan link on `parent`, directly in its namespace.
+    pub(crate) async fn add_macvlan(
+        &self,
+        parent: u32,
+        mode: Mode,
+        new: &NewLink<'_>,
+    ) -> Result<()> {
+        let builder = LinkMacVlan::new(new.name, parent, kernel_mode(mode));
+        Ok(self.handle.link().add(new.describe(builder).build()).execute().await?)
+    }
+
+    /// Makes a veth pair: `host_end` here, the other end directly in its namespace.
+    pub(crate) async fn add_veth(&self, host_end: &str, new: &NewLink<'_>) -> Result<()> {
+        let peer = new.describe(LinkMessageBuilder::<LinkUnspec>::new()).build();
+        let mut builder = LinkVeth::new(host_end, new.name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        if let Some(mtu) = new.mtu {
+            builder = builder.mtu(mtu);
+        }
+        Ok(self.handle.link().add(builder.build()).execute().await?)
+    }
+
+    /// Changes the mode of a macvlan link of this namespace, live.
+    pub(crate) async fn set_mode(&self, link: &Link, mode: Mode) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkMacVlan>::new(&link.name)
+            .index(link.index)
+            .mode(kernel_mode(mode))
+            .build();
+        Ok(self.handle.link().change(message).set_flags(NLM_F_REQUEST | NLM_F_ACK).execute().await?)
+    }
+
+    /// Brings a link up.
+    pub(crate) async fn set_up(&self, ifindex: u32) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_index(ifindex).up().build();
+        Ok(self.handle.link().set(message).execute().await?)
+    }
+
+    /// Removes a link; one that is gone already is removed.
+    pub(crate) async fn delete(&self, ifindex: u32) -> Result<()> {
+        match self.handle.link().del(ifindex).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e))
+                if e.to_io().raw_os_error() == Some(nix::libc::ENODEV) =>
+            {
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Gives a link an address. IPv6 without duplicate address detection: the address is usable at
+    /// once, and who hands it out answers for it.
+    pub(crate) async fn add_address(&self, ifindex: u32, address: IpNetwork) -> Result<()> {
+        let builder = AddressMessageBuilder::<IpAddr>::new()
+            .index(ifindex)
+            .address(address.ip(), address.prefix());
+        let mut request = self.handle.address().add(builder.build()).replace();
+        if address.is_ipv6() {
+            request.message_mut().attributes.push(
+                rtnetlink::packet_route::address::AddressAttribute::Flags(AddressFlags::Nodad),
+            );
+        }
+        Ok(request.execute().await?)
+    }
+
+    /// Adds a route through a link.
+    pub(crate) async fn add_route(&self, ifindex: u32, route: &Route) -> Result<()> {
+        let bad = |e: rtnetlink::InvalidRouteMessage| Error::invalid(e.to_string());
+        let destination = route.destination;
+        let mut builder = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.network(), destination.prefix())
+            .map_err(bad)?
+            .output_interface(ifindex);
+        if let Some(gateway) = route.gateway {
+            builder = builder.gateway(gateway).map_err(bad)?;
+        } else {
+            builder = builder.scope(rtnetlink::packet_route::route::RouteScope::Link);
+        }
+        Ok(self.handle.route().add(builder.build()).replace().execute().await?)
+    }
+
+    /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.
+    pub(crate) async fn follow(&self, netns: &Netns) -> Result<()> {
+        let mut message = NsidMessage::default();
+        let fd = u32::try_from(netns.raw_fd()).unwrap_or_default();
+        message.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(-1)];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let mut answers = self.handle.clone().request(request).map_err(Error::from)?;
+        while let Some(answer) = futures::StreamExt::next(&mut answers).await {
+            if let NetlinkPayload::Error(e) = answer.payload
+                && let Some(code) = e.code
+                // It has an ID already.
+                && -code.get() != nix::libc::EEXIST
+            {
+                return Err(Error::failed(e.to_io().to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The MAC in a link message, if it has one of six bytes.
+fn mac_of(message: &LinkMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(mac) => mac.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}
+
+fn has(message: &LinkMessage, flag: LinkFlags) -> bool {
+    message.header.flags.contains(flag)
+}

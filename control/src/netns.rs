@@ -1,0 +1,140 @@
+//! Network namespaces: finding them, and working inside one.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{stat::fstat, statfs::fstatfs},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Where `ip netns` keeps its names.
+const NAMED: &str = "/run/netns";
+
+/// Where namespaces are bound by those who make them.
+const BOUND: [&str; 2] = [NAMED, "/run/docker/netns"];
+
+/// `NSFS_MAGIC` (`include/uapi/linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// Which namespace it is: a number that no other living namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct NetnsId(u64);
+
+/// An open network namespace. It lives as long as this value: hold it for a moment only.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    file: File,
+    path: PathBuf,
+    id: NetnsId,
+}
+
+impl Netns {
+    /// Opens what a user named: a name (below /run/netns), a path, or `pid:N`.
+    pub(crate) fn open(spec: &str) -> Result<Self> {
+        if spec.is_empty() {
+            return Err(Error::invalid("the network namespace is empty; give a name, a path, or pid:N"));
+        }
+        let path = match spec.strip_prefix("pid:") {
+            Some(pid) => match pid.parse::<u32>() {
+                Ok(pid) => format!("/proc/{pid}/ns/net").into(),
+                Err(_) => return Err(Error::invalid(format!("\"{spec}\" names no process; write pid:N"))),
+            },
+            None if spec.contains('/') => PathBuf::from(spec),
+            None => Path::new(NAMED).join(spec),
+        };
+        Self::open_path(&path)
+    }
+
+    /// Opens the namespace at a path.
+    pub(crate) fn open_path(path: &Path) -> Result<Self> {
+        let gone = |cause: String| {
+            Error::not_found(format!(
+                "network namespace {} is not there: {cause}; see `ip netns`, or name a process with pid:N",
+                path.display()
+            ))
+        };
+        let file = File::open(path).map_err(|e| gone(e.to_string()))?;
+        let fs = fstatfs(&file).map_err(|e| gone(e.to_string()))?;
+        if fs.filesystem_type().0 != NSFS_MAGIC {
+            return Err(gone("it is no namespace".into()));
+        }
+        let id = NetnsId(fstat(&file).map_err(|e| gone(e.to_string()))?.st_ino);
+        Ok(Self { file, path: path.to_owned(), id })
+    }
+
+    /// The namespace of the daemon.
+    pub(crate) fn own() -> Result<Self> {
+        Self::open_path(Path::new("/proc/self/ns/net"))
+    }
+
+    /// Where it was found.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which it is.
+    pub(crate) fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// For netlink messages.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Runs `work` on a thread inside the namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+                setns(self.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| work())
+            })?;
+            let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result.map_err(|e| {
+                Error::failed(format!(
+                    "cannot enter network namespace {}: {}; maclane needs CAP_SYS_ADMIN",
+                    self.path.display(),
+                    e.desc()
+                ))
+            })
+        })
+    }
+
+    /// Every namespace that can be found: by name, bound by Docker, or of a running process. The
+    /// daemon's own is not among them.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let own = Self::own()?.id;
+        let mut found = BTreeMap::new();
+        let bound = BOUND.iter().flat_map(|dir| entries(Path::new(dir)));
+        let of_processes = entries(Path::new("/proc"))
+            .filter(|path| {
+                path.file_name().is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+            })
+            .map(|path| path.join("ns/net"));
+        for path in bound.chain(of_processes) {
+            if let Ok(netns) = Self::open_path(&path)
+                && netns.id != own
+            {
+                found.entry(netns.id).or_insert(netns);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}

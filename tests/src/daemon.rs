@@ -1,0 +1,257 @@
+//! The daemon and its command line, as a user runs them.
+
+use std::{
+    env,
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    eventually,
+    netns::Netns,
+    process::{self, Process},
+    unique,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A daemon in the namespace of a host, with state, socket and pins of its own.
+///
+/// On drop it is ended, and its pins are removed; after a panic the end of its log is shown.
+/// The namespace has to outlive it.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The namespace of its host.
+    ns_path: PathBuf,
+    dir: TempDir,
+    bpffs: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Daemon {
+    /// Starts a daemon, and waits until it answers.
+    #[track_caller]
+    #[must_use]
+    pub fn start(ns: &Netns) -> Self {
+        Self::start_with(ns, &[])
+    }
+
+    /// The same, with more arguments of `maclane daemon`.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(ns: &Netns, arguments: &[&str]) -> Self {
+        let bpffs = Path::new("/sys/fs/bpf").join(unique("mlt"));
+        if let Err(error) = fs::create_dir(&bpffs) {
+            panic!("cannot make {}: {error}; run `cargo xtask setup` as root", bpffs.display());
+        }
+        let mut daemon = Self {
+            ns_path: ns.path(),
+            dir: tempfile::Builder::new()
+                .prefix("maclane-")
+                .tempdir()
+                .expect("a temporary folder can be made"),
+            bpffs,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            process: None,
+        };
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop), with the same
+    /// state, and waits until it answers.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        assert!(self.process.is_none(), "the daemon is running already");
+        let log = File::options().create(true).append(true).open(self.log_path());
+        let log = log.expect("the log can be opened");
+        let mut command = self.command();
+        command
+            .arg("daemon")
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--runtime-dir")
+            .arg(self.runtime_dir())
+            .arg("--bpffs")
+            .arg(&self.bpffs)
+            .args(&self.arguments)
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log);
+        self.process = Some(Process::start(&mut command));
+        eventually("the daemon answers on its socket", PATIENCE, || {
+            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
+                panic!("the daemon ended with {status} at its start; its log is below");
+            }
+            UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Kills it (SIGKILL), as a crash would.
+    #[track_caller]
+    pub fn kill9(&mut self) {
+        self.running().kill().expect("the daemon can be killed");
+        self.process = None;
+    }
+
+    /// Asks it to end (SIGTERM); panics unless it does, and with exit code 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let process = self.running();
+        process.signal(Signal::SIGTERM);
+        let ended = process.wait(PATIENCE).expect("the daemon ends after SIGTERM");
+        assert!(ended.success(), "the daemon ended with {ended} after SIGTERM");
+        self.process = None;
+    }
+
+    /// Stops it and starts it again.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    /// Its process id.
+    #[track_caller]
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the daemon is running").id()
+    }
+
+    /// Runs `maclane ARGUMENTS` against it, however that ends.
+    #[track_caller]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        process::output(self.command().arg("--socket").arg(self.socket()).args(arguments))
+    }
+
+    /// Runs `maclane ARGUMENTS` and returns its stdout; panics if it fails.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "`maclane {}` ended with {}: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim(),
+        );
+        String::from_utf8(output.stdout).expect("maclane prints UTF-8")
+    }
+
+    /// Runs `maclane -o json ARGUMENTS` and returns what it prints, `null` if that is nothing;
+    /// panics if it fails.
+    #[track_caller]
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.run(&[&["-o", "json"], arguments].concat());
+        if text.trim().is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&text).unwrap_or_else(|e| {
+            panic!("`maclane {}` prints no JSON: {e}: {text}", arguments.join(" "))
+        })
+    }
+
+    /// Runs `maclane ARGUMENTS`, which has to fail; returns its exit code and its stderr.
+    #[track_caller]
+    #[must_use]
+    pub fn fail(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.cli(arguments);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success(), "`maclane {}` works: {stdout}", arguments.join(" "));
+        let code = output.status.code().expect("maclane is not killed by a signal");
+        (code, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.runtime_dir().join("maclane.sock")
+    }
+
+    /// The folder of its store.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The folder of its socket.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// The folder below which it pins.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    #[track_caller]
+    fn running(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the daemon is running")
+    }
+
+    /// `maclane`, to be run in the host's namespace.
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.ns_path.display())).arg(binary());
+        command
+    }
+
+    fn show_log(&self) {
+        const LINES: usize = 60;
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LINES)..];
+        eprintln!("--- the daemon's log, last {} of {} lines", tail.len(), lines.len());
+        eprintln!("{}\n---", tail.join("\n"));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Reaped here if it has ended by itself, and then there is nobody to signal.
+            if process.wait(Duration::ZERO).is_none() {
+                process.signal(Signal::SIGTERM);
+                if process.wait(PATIENCE).is_none() {
+                    eprintln!("the daemon does not end after SIGTERM; killing it");
+                }
+            }
+        }
+        if thread::panicking() {
+            self.show_log();
+        }
+        if let Err(error) = fs::remove_dir_all(&self.bpffs) {
+            eprintln!("cannot remove {}: {error}", self.bpffs.display());
+        }
+    }
+}
+
+/// The program under test: `MACLANE_BIN`, else the workspace's release build.
+#[must_use]
+pub fn binary() -> PathBuf {
+    env::var_os("MACLANE_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/maclane"),
+        PathBuf::from,
+    )
+}
