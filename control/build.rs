@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match toolchain::build(&options) {
         Ok(objects) => {
             watch(workspace);
-            println!("cargo::rustc-env=MACLANE_BPF_OBJECT={}", objects.maclane.display());
+            println!("cargo::rustc-env=MACLANE_BPF_OBJECT={}", objects.dataplane.display());
             println!("cargo::rustc-env=MACLANE_GUARD_OBJECT={}", objects.guard.display());
             ExitCode::SUCCESS
         }

@@ -18,7 +18,9 @@ pub(crate) const VLAN_MAX: u16 = 4094;
 pub(crate) const IFNAME_MAX: usize = 15;
 
 /// How XDP is attached to a parent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum XdpMode {
     /// Native on a physical NIC whose driver has it, off elsewhere.
@@ -33,7 +35,9 @@ pub(crate) enum XdpMode {
 }
 
 /// What happens to a unicast frame from the wire for a MAC that nobody here has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum UnknownPolicy {
     /// The kernel sees it, as it did without maclane.
@@ -44,7 +48,9 @@ pub(crate) enum UnknownPolicy {
 }
 
 /// What a child is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// A macvlan link on the parent.
@@ -55,7 +61,9 @@ pub(crate) enum Kind {
 }
 
 /// The macvlan mode of a network's children.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// `bridge` where all children of the parent share one VLAN, else `vepa`.
@@ -176,7 +184,7 @@ impl FromStr for Trunk {
                 "\"{text}\" is not a list of VLANs; write \"all\" or IDs of 0 to {VLAN_MAX}, as in 10,20,100-110"
             ))
         };
-        let id = |s: &str| s.trim().parse().ok().filter(|v| *v <= VLAN_MAX).ok_or_else(bad);
+        let id = |s: &str| s.trim().parse::<u16>().ok().filter(|v| *v <= VLAN_MAX).ok_or_else(bad);
         let mut vlans = Vec::new();
         for part in text.split(',') {
             let (first, last) = match part.split_once('-') {

@@ -39,14 +39,8 @@ pub(crate) struct Netns {
 impl Netns {
     /// Opens what a user named: a name (below /run/netns), a path, or `pid:N`.
     pub(crate) fn open(spec: &str) -> Result<Self> {
-        if spec.is_empty() {
-            return Err(Error::invalid("the network namespace is empty; give a name, a path, or pid:N"));
-        }
         let path = match spec.strip_prefix("pid:") {
-            Some(pid) => match pid.parse::<u32>() {
-                Ok(pid) => format!("/proc/{pid}/ns/net").into(),
-                Err(_) => return Err(Error::invalid(format!("\"{spec}\" names no process; write pid:N"))),
-            },
+            Some(pid) => format!("/proc/{pid}/ns/net").into(),
             None if spec.contains('/') => PathBuf::from(spec),
             None => Path::new(NAMED).join(spec),
         };
@@ -93,9 +87,10 @@ impl Netns {
     /// Runs `work` on a thread inside the namespace.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
-                setns(self.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| work())
-            })?;
+            let thread =
+                std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+                    setns(self.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| work())
+                })?;
             let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             result.map_err(|e| {
                 Error::failed(format!(
@@ -107,6 +102,12 @@ impl Netns {
         })
     }
 
+    /// The namespace with this ID, if it can be found.
+    pub(crate) fn with_id(id: NetnsId) -> Option<Self> {
+        let own = Self::own().ok().filter(|own| own.id == id);
+        own.or_else(|| Self::all().ok()?.into_iter().find(|netns| netns.id == id))
+    }
+
     /// Every namespace that can be found: by name, bound by Docker, or of a running process. The
     /// daemon's own is not among them.
     pub(crate) fn all() -> Result<Vec<Self>> {
@@ -115,7 +116,8 @@ impl Netns {
         let bound = BOUND.iter().flat_map(|dir| entries(Path::new(dir)));
         let of_processes = entries(Path::new("/proc"))
             .filter(|path| {
-                path.file_name().is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+                path.file_name()
+                    .is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit))
             })
             .map(|path| path.join("ns/net"));
         for path in bound.chain(of_processes) {

@@ -72,9 +72,8 @@ pub mod map {
     pub const EVENT_GATE: &str = "maclane_gate";
 
     /// All of them.
-    pub const ALL: &[&str] = &[
-        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, STATS, DROPS, EVENTS, EVENT_GATE,
-    ];
+    pub const ALL: &[&str] =
+        &[FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, STATS, DROPS, EVENTS, EVENT_GATE];
 }
 
 /// What stands at a port.
@@ -197,7 +196,8 @@ pub mod vlan_flag {
     pub const KERNEL_FROM_WIRE: u16 = 1 << 1;
     /// So does its flood of a child's frame that is put back into the parent's ingress.
     pub const KERNEL_FROM_CHILD: u16 = 1 << 2;
-    /// The host is a member.
+    /// The host is a member, and a copy can reach it alone: in VLAN 0 not past a passthru macvlan
+    /// child, which has its place.
     pub const HOST: u16 = 1 << 3;
     /// No macvlan child sits on the parent: what the kernel gets reaches the host alone.
     pub const NO_MACVLAN: u16 = 1 << 4;
@@ -324,7 +324,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats, Vlan,
+        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats,
+        Vlan,
     };
 
     macro_rules! pod {
@@ -337,7 +338,8 @@ mod pod {
     }
 
     pod!(
-        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats, Vlan
+        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats,
+        Vlan
     );
 }
 

@@ -155,6 +155,20 @@ fn group_of(vlan: u16, tables: &impl Tables) -> (u16, Vlan) {
     }
 }
 
+/// What the parent's ingress gets, so that of all that is behind it the host alone gets a frame.
+#[inline(always)]
+const fn copy_for_host(group: Vlan, vlan: u16) -> IngressCopy {
+    if group.flags & vlan_flag::HOST == 0 {
+        IngressCopy::None
+    } else if vlan == 0 {
+        IngressCopy::ToHost
+    } else {
+        // The kernel gives a tagged frame to the host's sub-interface before macvlan sees it
+        // (`net/core/dev.c`, `vlan_do_receive` before `rx_handler`).
+        IngressCopy::AsIs
+    }
+}
+
 #[inline(always)]
 fn deliver(entry: FdbValue, have: Option<u16>, vlan: u16) -> Verdict {
     let retag = Retag::new(have, vlan, entry.flags & port_flag::TRUNK != 0);
@@ -168,11 +182,14 @@ fn to_wire(retag: Retag) -> Verdict {
 
 #[inline(always)]
 fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
+    let mut macvlan_source = false;
     if tables.may_be_ours(frame.src)
         && let Some(owner) = tables.fdb(frame.src, VLAN_ANY)
-        && owner.flags & port_flag::SHARED_MAC == 0
     {
-        return Verdict::Drop(DropReason::SourceIsOurs);
+        if owner.flags & port_flag::SHARED_MAC == 0 {
+            return Verdict::Drop(DropReason::SourceIsOurs);
+        }
+        macvlan_source = owner.kind == Kind::Macvlan as u8;
     }
     let have = match frame.tags {
         Tags::None => None,
@@ -181,7 +198,7 @@ fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
     };
     let vlan = vid(have);
     if frame.is_multicast() {
-        return multicast_from_wire(frame, vlan, tables);
+        return multicast_from_wire(frame, vlan, macvlan_source, tables);
     }
     if let Some(entry) = tables.fdb(frame.dst, vlan) {
         return match Kind::from_raw(entry.kind) {
@@ -204,8 +221,7 @@ fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
 fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict {
     let host_alone = if frame.is_multicast() {
         let (_, group) = group_of(outer, tables);
-        group.flags & vlan_flag::NO_MACVLAN != 0
-            || outer != 0 && group.flags & vlan_flag::HOST != 0
+        group.flags & vlan_flag::NO_MACVLAN != 0 || outer != 0 && group.flags & vlan_flag::HOST != 0
     } else {
         tables.fdb(frame.dst, VLAN_ANY).is_none_or(|e| e.kind == Kind::Host as u8)
     };
@@ -213,25 +229,23 @@ fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict
 }
 
 #[inline(always)]
-fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdict {
+fn multicast_from_wire(
+    frame: &Frame,
+    vlan: u16,
+    macvlan_source: bool,
+    tables: &impl Tables,
+) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
     let members = !frame.is_reserved();
-    let kernel = flag(vlan_flag::NO_MACVLAN) || members && flag(vlan_flag::KERNEL_FROM_WIRE);
+    // The kernel would take a source that a macvlan child has, too, for that child, and leave it
+    // out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
+    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !macvlan_source;
+    let kernel = flag(vlan_flag::NO_MACVLAN) || members && floods;
     if kernel && (group.veth == 0 || !members) {
         return Verdict::Pass;
     }
-    let ingress = if kernel {
-        IngressCopy::AsIs
-    } else if vlan == 0 {
-        IngressCopy::ToHost
-    } else if flag(vlan_flag::HOST) {
-        // The kernel gives a tagged frame to the host's sub-interface before macvlan sees it
-        // (`net/core/dev.c`, `vlan_do_receive` before `rx_handler`).
-        IngressCopy::AsIs
-    } else {
-        IngressCopy::None
-    };
+    let ingress = if kernel { IngressCopy::AsIs } else { copy_for_host(group, vlan) };
     let slots = if members { group.slots } else { 0 };
     if slots == 0 && ingress == IngressCopy::None {
         return Verdict::Drop(DropReason::NoMember);
@@ -295,7 +309,7 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
         Tags::One(tci) => Some(tci),
         Tags::Stacked(_) => return Verdict::Drop(DropReason::Stacked),
     };
-    let Some(vlan) = vlan_of_child(frame, &port, from, have, tables) else {
+    let Some(vlan) = vlan_of_child(&port, from, have, tables) else {
         return Verdict::Drop(DropReason::VlanNotAllowed);
     };
     if frame.is_reserved() {
@@ -310,9 +324,7 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     if entry.port == from {
         return Verdict::Drop(DropReason::SamePort);
     }
-    if entry.kind != Kind::Host as u8
-        && (entry.flags | port.flags) & port_flag::ISOLATED != 0
-    {
+    if entry.kind != Kind::Host as u8 && (entry.flags | port.flags) & port_flag::ISOLATED != 0 {
         return Verdict::Drop(DropReason::Isolated);
     }
     deliver(entry, have, vlan)
@@ -320,19 +332,14 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
 
 /// The VLAN of a child's frame: an access port sends untagged, a trunk port in its VLANs.
 #[inline(always)]
-fn vlan_of_child(
-    frame: &Frame,
-    port: &Port,
-    from: u16,
-    have: Option<u16>,
-    tables: &impl Tables,
-) -> Option<u16> {
+fn vlan_of_child(port: &Port, from: u16, have: Option<u16>, tables: &impl Tables) -> Option<u16> {
     let vlan = vid(have);
     if port.flags & port_flag::TRUNK == 0 {
         return if vlan == 0 { Some(port.vlan) } else { None };
     }
     let allowed = port.flags & port_flag::ALL_VLANS != 0
-        || tables.fdb(frame.src, vlan).is_some_and(|e| e.port == from);
+        // By its own MAC: the frame may have another source, if it may send with any.
+        || tables.fdb(port.mac, vlan).is_some_and(|e| e.port == from);
     if allowed { Some(vlan) } else { None }
 }
 
@@ -343,12 +350,8 @@ fn multicast_from_child(port: &Port, from: u16, vlan: u16, tables: &impl Tables)
     let kernel = vlan == 0 && flag(vlan_flag::KERNEL_FROM_CHILD);
     let ingress = if kernel || vlan == 0 && flag(vlan_flag::NO_MACVLAN) {
         IngressCopy::AsIs
-    } else if vlan == 0 {
-        IngressCopy::ToHost
-    } else if flag(vlan_flag::HOST) {
-        IngressCopy::AsIs
     } else {
-        IngressCopy::None
+        copy_for_host(group, vlan)
     };
     Verdict::Flood(Flood {
         from,

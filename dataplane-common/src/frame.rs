@@ -103,11 +103,7 @@ impl Frame {
             }
             None => Tags::Stacked(head.be16(14)),
         };
-        Some(Self {
-            dst: [d0, d1, d2, d3, d4, d5],
-            src: [s0, s1, s2, s3, s4, s5],
-            tags,
-        })
+        Some(Self { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], tags })
     }
 
     /// True for broadcast and multicast: the I/G bit (IEEE 802-2014, clause 8.2.2).

@@ -238,24 +238,27 @@ impl Topology {
     }
 
     fn vlan_flags(&self, vlan: u16) -> u16 {
-        let mut macvlan = self.children.iter().filter(|c| c.is_macvlan());
-        let none = macvlan.clone().next().is_none();
+        let macvlan_children = || self.children.iter().filter(|c| c.is_macvlan());
+        let none = macvlan_children().next().is_none();
         let in_kernels_form = |c: &Child| {
             c.membership.contains(vlan)
                 && (vlan == 0 || !matches!(c.membership, Membership::Access(_)))
         };
         let from_wire =
-            none || !self.host_vlans.contains_key(&vlan) && macvlan.all(in_kernels_form);
+            none || !self.host_vlans.contains_key(&vlan) && macvlan_children().all(in_kernels_form);
         // The kernel's flood knows nothing of private veth children, and puts a private macvlan
         // child's frame back where it came from.
         let apart = port_flag::ISOLATED | port_flag::ANY_SOURCE;
         let from_child =
             vlan == 0 && from_wire && self.children.iter().all(|c| c.flags & apart == 0);
+        // A passthru macvlan child takes every unicast frame that the parent's own stack would get
+        // (`drivers/net/macvlan.c`, `macvlan_handle_frame`): no copy reaches the host alone.
+        let untagged_host = !macvlan_children().any(|c| c.flags & port_flag::ANY_SOURCE != 0);
         [
             (vlan_flag::DEFINED, true),
             (vlan_flag::KERNEL_FROM_WIRE, from_wire),
             (vlan_flag::KERNEL_FROM_CHILD, from_child && !none),
-            (vlan_flag::HOST, vlan == 0 || self.host_vlans.contains_key(&vlan)),
+            (vlan_flag::HOST, self.host_vlans.contains_key(&vlan) || vlan == 0 && untagged_host),
             (vlan_flag::NO_MACVLAN, none),
         ]
         .into_iter()

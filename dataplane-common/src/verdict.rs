@@ -48,9 +48,7 @@ impl Retag {
     pub const fn new(have: Option<u16>, vlan: u16, tagged: bool) -> Self {
         match have {
             Some(tci) if tagged && tci & VID_MASK == vlan => Self::KEEP,
-            Some(tci) if tagged && vlan != 0 => {
-                Self { pop: true, push: tci & !VID_MASK | vlan }
-            }
+            Some(tci) if tagged && vlan != 0 => Self { pop: true, push: tci & !VID_MASK | vlan },
             Some(_) => Self { pop: true, push: 0 },
             None if tagged => Self { pop: false, push: vlan },
             None => Self::KEEP,

@@ -134,11 +134,7 @@ pub(crate) fn flood(skb: Skb, hook: Hook, frame: &Frame, plan: Flood, first: u16
     if next < plan.slots && walk.go_on(next).is_err() {
         count_drop(DropReason::Refused, skb.size());
     }
-    if first == 0 {
-        last_copies(&mut walk, hook, frame)
-    } else {
-        END
-    }
+    if first == 0 { last_copies(&mut walk, hook, frame) } else { END }
 }
 
 /// The copy for the parent's ingress, and the frame itself for the wire.
@@ -166,7 +162,8 @@ fn last_copies(walk: &mut Walk, hook: Hook, frame: &Frame) -> i32 {
         counted(skb, PORT_HOST, result);
     }
     let wire = Retag::new(walk.have, walk.plan.vlan, true);
-    let wire = dataplane_common::verdict::Delivery { port: PORT_WIRE, kind: Kind::Wire, retag: wire };
+    let wire =
+        dataplane_common::verdict::Delivery { port: PORT_WIRE, kind: Kind::Wire, retag: wire };
     let sent = walk.reshape(walk.have, None).and_then(|()| deliver(skb, hook, frame, wire));
     match sent {
         Ok(action) => {

@@ -160,7 +160,7 @@ pub struct Options<'a> {
 #[derive(Clone, Debug)]
 pub struct Objects {
     /// The programs of a parent.
-    pub maclane: PathBuf,
+    pub dataplane: PathBuf,
     /// The program of a child.
     pub guard: PathBuf,
 }
@@ -171,7 +171,7 @@ pub fn build(options: &Options) -> Result<Objects, Error> {
     let linker = find_linker()?;
     run(toolchain.cargo("build", &linker, &[], options))?;
     let built = options.target_dir.join(TARGET).join(PROFILE);
-    Ok(Objects { maclane: built.join("dataplane"), guard: built.join("guard") })
+    Ok(Objects { dataplane: built.join("dataplane"), guard: built.join("guard") })
 }
 
 /// Checks the programs with every warning as an error, without linking them.

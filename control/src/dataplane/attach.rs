@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
-    links::{FdLink, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
-    xdp::XdpLink,
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+        xdp::XdpLink,
+    },
+    util::KernelVersion,
 };
 
 use super::{Dataplane, pins, program};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 
 /// How TC programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,12 @@ pub(crate) enum TcKind {
 impl TcKind {
     /// The best that the running kernel has.
     pub(crate) fn of_this_kernel() -> Self {
-        if aya::util::KernelVersion::at_least(6, 6, 0) { Self::Tcx } else { Self::Clsact }
+        let tcx_since = KernelVersion::new(6, 6, 0);
+        if KernelVersion::current().is_ok_and(|v| v >= tcx_since) {
+            Self::Tcx
+        } else {
+            Self::Clsact
+        }
     }
 
     /// Its name, as users see it.
@@ -78,27 +86,21 @@ fn port_link(port: u16) -> String {
 impl Dataplane {
     /// Sees to it that the programs are on the parent's TC hooks: ours first on the way in and
     /// last on the way out, nearest to the wire.
-    pub(crate) fn attach_tc(&mut self, ifname: &str, ifindex: u32, kind: TcKind) -> Result<()> {
+    pub(crate) fn attach_tc(&mut self, ifname: &str, ifindex: u32) -> Result<()> {
         for (link, name, hook, order) in [
             (INGRESS_LINK, program::INGRESS, TcAttachType::Ingress, LinkOrder::first()),
             (EGRESS_LINK, program::EGRESS, TcAttachType::Egress, LinkOrder::last()),
         ] {
-            self.attach_one(link, name, (ifname, ifindex), hook, order, kind)?;
+            self.attach_one(link, name, (ifname, ifindex), hook, order)?;
         }
         Ok(())
     }
 
     /// Sees to it that the program for frames of a veth child is on its host end.
-    pub(crate) fn attach_host_end(
-        &mut self,
-        port: u16,
-        ifname: &str,
-        ifindex: u32,
-        kind: TcKind,
-    ) -> Result<()> {
+    pub(crate) fn attach_host_end(&mut self, port: u16, ifname: &str, ifindex: u32) -> Result<()> {
         let hook = TcAttachType::Ingress;
         let order = LinkOrder::first();
-        self.attach_one(&port_link(port), program::PORT, (ifname, ifindex), hook, order, kind)
+        self.attach_one(&port_link(port), program::PORT, (ifname, ifindex), hook, order)
     }
 
     /// Takes the program off a host end that is gone.
@@ -115,13 +117,13 @@ impl Dataplane {
         (ifname, ifindex): (&str, u32),
         hook: TcAttachType,
         order: LinkOrder,
-        kind: TcKind,
     ) -> Result<()> {
         if self.attached.links.get(link) == Some(&ifindex) {
             return Ok(());
         }
         let path = self.pins.link(link);
         let mark = self.pins.dir().join(CLSACT_MARK);
+        let kind = self.tc;
         let program = self.tc(name)?;
         match kind {
             TcKind::Tcx => tcx(program, &path, ifname, hook, order),
@@ -137,25 +139,19 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Conflict`] if a program is there that is not ours: it is left alone.
+    /// [`crate::error::ErrorKind::Conflict`] if a program is there that is not ours: it is left alone.
     pub(crate) fn attach_xdp(
         &mut self,
         ifname: &str,
         ifindex: u32,
         mode: Option<XdpIn>,
-        on_it: &[u32],
+        on_it: &[(u32, XdpIn)],
     ) -> Result<()> {
         let path = self.pins.link(XDP_LINK);
-        let Some(mode) = mode else {
-            self.attached.links.remove(XDP_LINK);
-            return Ok(pins::unpin(&path)?);
-        };
-        if self.attached.links.get(XDP_LINK) == Some(&ifindex) {
-            return Ok(());
-        }
+        let Some(mode) = mode else { return Ok(pins::unpin(&path)?) };
         let pinned = PinnedLink::from_pin(&path).ok().map(FdLink::from);
         let ours = pinned.as_ref().and_then(|link| link.info().ok()).map(|info| info.program_id());
-        if let Some(foreign) = on_it.iter().find(|id| Some(**id) != ours) {
+        if let Some((foreign, _)) = on_it.iter().find(|(id, _)| Some(*id) != ours) {
             return Err(Error::conflict(format!(
                 "an XDP program that is not maclane's (ID {foreign}) is attached to {ifname} and stays; \
                  remove it (`ip link set dev {ifname} xdp off`), or use --xdp off: TC does the whole job"
@@ -164,12 +160,13 @@ impl Dataplane {
         let program = self.xdp()?;
         let doing = || format!("cannot attach {} to {ifname} ({})", program::XDP, mode.name());
         match pinned {
-            Some(link) if !on_it.is_empty() => {
+            Some(link) if on_it.iter().any(|(_, there)| *there == mode) => {
                 let link = XdpLink::try_from(link).doing(doing)?;
                 let id = program.attach_to_link(link).doing(doing)?;
                 program.take_link(id).doing(doing)?;
             }
-            _ => {
+            old => {
+                drop(old);
                 pins::unpin(&path)?;
                 let mode = match mode {
                     XdpIn::Native => XdpMode::Driver,
@@ -182,19 +179,13 @@ impl Dataplane {
                 link.pin(&path).doing(doing)?;
             }
         }
-        self.attached.links.insert(XDP_LINK.into(), ifindex);
         Ok(())
     }
 
-    /// Takes XDP off, so that it can be attached in another mode.
-    pub(crate) fn detach_xdp(&mut self) -> Result<()> {
-        self.attach_xdp("", 0, None, &[])
-    }
-
     /// Takes everything off and removes every pin.
-    pub(crate) fn unload(mut self, ifname: Option<&str>, kind: TcKind) -> Result<()> {
-        self.detach_xdp()?;
-        if let (Some(ifname), TcKind::Clsact) = (ifname, kind) {
+    pub(crate) fn unload(self, ifname: Option<&str>) -> Result<()> {
+        pins::unpin(&self.pins.link(XDP_LINK))?;
+        if let (Some(ifname), TcKind::Clsact) = (ifname, self.tc) {
             for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
                 let link = SchedClassifierLink::attached(ifname, hook, CLSACT.0, CLSACT.1, None)?;
                 // What is not there need not be taken off.
@@ -266,9 +257,4 @@ fn clsact(
     // Dropped, it would detach; it has to outlive the daemon.
     std::mem::forget(program.take_link(id)?);
     Ok(())
-}
-
-/// True for an error that says "somebody else's program is there".
-pub(crate) fn is_foreign(error: &Error) -> bool {
-    error.kind == ErrorKind::Conflict
 }

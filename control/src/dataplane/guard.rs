@@ -5,11 +5,14 @@ use std::path::Path;
 
 use aya::{
     EbpfLoader,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, links::{FdLink, PinnedLink}},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+    },
 };
 use dataplane_common::abi;
 
-use super::{Dataplane, attach, pins, program};
+use super::{Dataplane, TcKind, attach, pins, program};
 use crate::{
     error::{Context, Error, Result},
     netns::Netns,
@@ -17,21 +20,15 @@ use crate::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MACLANE_GUARD_OBJECT"));
 
-/// What guards need from the kernel.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    /// They need TCX: a clsact qdisc does not follow a link into another namespace.
-    pub(crate) available: bool,
-}
-
 fn link_name(port: u16) -> String {
     format!("guard_{port}")
 }
 
 impl Dataplane {
-    /// Sees to it that a guard is on a child. Returns false where the kernel has no TCX.
+    /// Sees to it that a guard is on a child. Returns false where the kernel has no TCX: a clsact
+    /// qdisc does not follow a link into another namespace.
     pub(crate) fn attach_guard(&mut self, port: u16, netns: &Netns, ifname: &str) -> Result<bool> {
-        if !self.guard.available {
+        if self.tc != TcKind::Tcx {
             return Ok(false);
         }
         let path = self.pins.link(&link_name(port));
@@ -50,7 +47,9 @@ impl Dataplane {
         let program = program.ok_or_else(|| Error::failed("the object has no guard"))?;
         let program: &mut SchedClassifier = program.try_into()?;
         program.load().doing(doing)?;
-        netns.inside(|| attach::tcx(program, &path, ifname, hook, LinkOrder::last()))?.doing(doing)?;
+        netns
+            .inside(|| attach::tcx(program, &path, ifname, hook, LinkOrder::last()))?
+            .doing(doing)?;
         Ok(true)
     }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, Pod,
-    maps::{
-        Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf, xdp::DevMap,
-    },
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf, xdp::DevMap},
     util::nr_cpus,
 };
 use dataplane_common::{
@@ -37,9 +35,7 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::GROUPS => of::<GroupKey, PortRef>(abi::GROUP_ENTRIES),
         map::SOURCES => of::<u32, Bucket>(abi::SOURCES),
         map::STATS => of::<u32, Stats>(abi::PORTS),
-        map::DROPS => {
-            of::<u32, Drops>(u32::try_from(DropReason::ALL.len()).unwrap_or(u32::MAX))
-        }
+        map::DROPS => of::<u32, Drops>(u32::try_from(DropReason::ALL.len()).unwrap_or(u32::MAX)),
         map::EVENT_GATE => of::<u32, Gate>(1),
         // A ring buffer has neither keys nor values.
         _ => (0, 0, abi::EVENTS_BYTES),
@@ -131,7 +127,8 @@ impl Maps {
     /// Turns what the maps hold from `old` into `new`: additions from the tables that are looked
     /// up last to those that are looked up first, then removals the other way round.
     pub(super) fn write(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
-        let full = |name: &str| format!("cannot write {name}; if it is full, remove children or VLANs");
+        let full =
+            |name: &str| format!("cannot write {name}; if it is full, remove children or VLANs");
         for (port, entry) in added(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), *entry, 0).doing(|| full(map::PORTS))?;
         }
@@ -170,14 +167,22 @@ impl Maps {
             self.sources.set(*bucket, Bucket::default(), 0)?;
         }
         for port in removed(&old.tx, &new.tx) {
-            // The kernel empties the slot of a device that goes away by itself.
-            let _ = self.tx.clear(u32::from(*port));
+            // Index 0 empties the slot (`kernel/bpf/devmap.c`, `__dev_map_update_elem`).
+            self.tx.set(u32::from(*port), 0, None, 0)?;
         }
         for ifindex in removed(&old.host_ends, &new.host_ends) {
-            self.host_ends.remove(ifindex).doing(|| format!("cannot remove from {}", map::HOST_ENDS))?;
+            self.host_ends
+                .remove(ifindex)
+                .doing(|| format!("cannot remove from {}", map::HOST_ENDS))?;
         }
-        let empty =
-            Port { ifindex: 0, mac: [0; 6], vlan: 0, kind: Kind::None as u8, flags: 0, pad: [0; 2] };
+        let empty = Port {
+            ifindex: 0,
+            mac: [0; 6],
+            vlan: 0,
+            kind: Kind::None as u8,
+            flags: 0,
+            pad: [0; 2],
+        };
         for port in removed(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), empty, 0)?;
         }
@@ -217,7 +222,9 @@ impl Maps {
     pub(super) fn take_events(&mut self) -> Result<Events> {
         let ring = self.events.take();
         let ring = ring.ok_or_else(|| Error::failed("the events are taken already"))?;
-        Ok(Events { ring: AsyncFd::new(ring)? })
+        // SAFETY: the descriptor is the ring's own, the same one for as long as the ring lives.
+        let ring = unsafe { AsyncFd::register(ring) };
+        Ok(Events { ring: ring.map_err(std::io::Error::from)? })
     }
 }
 

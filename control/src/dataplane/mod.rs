@@ -5,9 +5,11 @@ mod guard;
 mod maps;
 mod pins;
 
-use std::sync::Arc;
-
-use aya::{Ebpf, EbpfLoader, maps::MapInfo, programs::{SchedClassifier, Xdp}};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{SchedClassifier, Xdp},
+};
 use dataplane_common::{
     abi::{self, Settings},
     topology::TableSet,
@@ -15,9 +17,8 @@ use dataplane_common::{
 
 pub(crate) use self::{
     attach::{TcKind, XdpIn},
-    guard::Guard,
     maps::{Counters, Events},
-    pins::{Pins, parents as pinned_parents},
+    pins::Pins,
 };
 use crate::error::{Context, Error, Result};
 
@@ -43,38 +44,29 @@ pub(crate) struct Dataplane {
     maps: maps::Maps,
     tables: TableSet,
     attached: attach::Attached,
-    guard: Arc<Guard>,
+    tc: TcKind,
 }
 
-impl From<aya::EbpfError> for Error {
-    fn from(e: aya::EbpfError) -> Self {
-        Self::failed(chain(&e))
-    }
+macro_rules! failed {
+    ($($error:ty),+) => {
+        $(
+            impl From<$error> for Error {
+                fn from(e: $error) -> Self {
+                    Self::failed(chain(&e))
+                }
+            }
+        )+
+    };
 }
 
-impl From<aya::programs::ProgramError> for Error {
-    fn from(e: aya::programs::ProgramError) -> Self {
-        Self::failed(chain(&e))
-    }
-}
-
-impl From<aya::maps::MapError> for Error {
-    fn from(e: aya::maps::MapError) -> Self {
-        Self::failed(chain(&e))
-    }
-}
-
-impl From<aya::pin::PinError> for Error {
-    fn from(e: aya::pin::PinError) -> Self {
-        Self::failed(chain(&e))
-    }
-}
-
-impl From<aya::programs::links::LinkError> for Error {
-    fn from(e: aya::programs::links::LinkError) -> Self {
-        Self::failed(chain(&e))
-    }
-}
+failed!(
+    aya::EbpfError,
+    aya::programs::ProgramError,
+    aya::programs::links::LinkError,
+    aya::maps::MapError,
+    aya::maps::xdp::XdpMapError,
+    aya::pin::PinError
+);
 
 /// An error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
@@ -93,7 +85,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Dataplane {
     /// Loads the programs. Pinned maps are used as they are; programs that are attached already
     /// go on running until [`Self::attach_tc`] and its like replace them.
-    pub(crate) fn load(pins: Pins, settings: Settings, guard: Arc<Guard>) -> Result<Self> {
+    pub(crate) fn load(pins: Pins, settings: Settings, tc: TcKind) -> Result<Self> {
         pins.create()?;
         for name in abi::map::ALL {
             check_pinned(&pins, name)?;
@@ -110,7 +102,7 @@ impl Dataplane {
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let tables = maps.read()?;
         let mut dataplane =
-            Self { ebpf, pins, settings, maps, tables, attached: attach::Attached::default(), guard };
+            Self { ebpf, pins, settings, maps, tables, attached: attach::Attached::default(), tc };
         dataplane.load_programs()?;
         Ok(dataplane)
     }
@@ -195,7 +187,14 @@ fn check_pinned(pins: &Pins, name: &str) -> Result<()> {
     Err(Error::conflict(format!(
         "{} has keys of {} bytes, values of {} bytes and {} entries where this maclane needs {}, {} and {}; \
          remove the folder {} (its frames are then no longer steered) and start again",
-        path.display(), found.0, found.1, found.2, wanted.0, wanted.1, wanted.2, pins.dir().display()
+        path.display(),
+        found.0,
+        found.1,
+        found.2,
+        wanted.0,
+        wanted.1,
+        wanted.2,
+        pins.dir().display()
     )))
 }
 

@@ -21,12 +21,6 @@ pub(crate) fn root(bpffs: &Path) -> PathBuf {
     bpffs.join("maclane").join(format!("v{}", abi::VERSION))
 }
 
-/// The parents that have pins.
-pub(crate) fn parents(bpffs: &Path) -> Vec<String> {
-    let entries = fs::read_dir(root(bpffs)).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().into_string().ok()).map(|n| n.replace("%2e", ".")).collect()
-}
-
 impl Pins {
     /// The pins of a parent. The BPF file system allows no dots in names
     /// (`kernel/bpf/inode.c`, `bpf_lookup`).

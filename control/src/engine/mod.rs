@@ -1,46 +1,251 @@
 //! The control loop: desired state in, links and maps out.
+//!
+//! Level-triggered. The kernel is the truth for links, the store for what was asked for, and every
+//! step compares the two and may be done twice or cut short anywhere.
 
-use std::{path::PathBuf, sync::Arc};
+mod adopt;
+mod children;
+mod networks;
+mod parents;
+mod state;
+mod tables;
+mod views;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, Notify, mpsc},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
 use crate::{
     error::{Error, Result},
     model::{
         ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
     },
+    netlink::{self, Change},
+    task::Task,
 };
+use parents::problem;
+use state::State;
+
+/// How long the control loop waits for more changes before it looks.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How often it looks although nothing was said: children in namespaces that cannot be followed
+/// come and go without a word.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Where the daemon keeps its things.
 #[derive(Clone, Debug)]
 pub(crate) struct Dirs {
     /// The store: survives a reboot.
     pub(crate) state: PathBuf,
-    /// The socket and the lock: gone after a reboot.
-    pub(crate) runtime: PathBuf,
     /// Where the BPF file system is mounted.
     pub(crate) bpffs: PathBuf,
 }
 
 /// The daemon's one owner of state.
-pub(crate) struct Engine;
-
-impl Engine {
-    pub(crate) async fn start(_dirs: Dirs) -> Result<Arc<Self>> { todo() }
-    pub(crate) async fn parents(&self) -> Result<Vec<ParentView>> { todo() }
-    pub(crate) async fn parent(&self, _iface: &str) -> Result<ParentView> { todo() }
-    pub(crate) async fn parent_add(&self, _spec: ParentSpec) -> Result<ParentView> { todo() }
-    pub(crate) async fn parent_rm(&self, _iface: &str, _force: bool) -> Result<()> { todo() }
-    pub(crate) async fn networks(&self) -> Result<Vec<NetworkView>> { todo() }
-    pub(crate) async fn network(&self, _name: &str) -> Result<NetworkView> { todo() }
-    pub(crate) async fn network_create(&self, _spec: NetworkSpec) -> Result<NetworkView> { todo() }
-    pub(crate) async fn network_rm(&self, _name: &str) -> Result<()> { todo() }
-    pub(crate) async fn children(&self) -> Result<Vec<ChildView>> { todo() }
-    pub(crate) async fn child(&self, _name: &str) -> Result<ChildView> { todo() }
-    pub(crate) async fn child_add(&self, _spec: ChildSpec) -> Result<ChildView> { todo() }
-    pub(crate) async fn child_rm(&self, _name: &str) -> Result<()> { todo() }
-    pub(crate) async fn fdb(&self, _parent: Option<&str>) -> Result<Vec<FdbView>> { todo() }
-    pub(crate) async fn stats(&self, _parent: Option<&str>) -> Result<Vec<StatsView>> { todo() }
+pub(crate) struct Engine {
+    state: Arc<Mutex<State>>,
+    _tasks: [Task; 2],
 }
 
-fn todo<T>() -> Result<T> {
-    Err(Error::failed("not yet"))
+impl Engine {
+    /// Reads the store, brings everything to what it says, and goes on watching.
+    pub(crate) async fn start(dirs: Dirs) -> Result<Arc<Self>> {
+        check_bpffs(&dirs)?;
+        let (changes, heard) = mpsc::unbounded_channel();
+        // Before the first look, so that nothing changes unseen.
+        let mut watch = netlink::watch()?;
+        let state = State::open(dirs).await?;
+        let kick = state.kick.clone();
+        let state = Arc::new(Mutex::new(state));
+        let listen = Task::spawn(async move {
+            loop {
+                while let Some(change) = watch.next().await {
+                    let _ = changes.send(change);
+                }
+                let _ = changes.send(Change::Lost);
+                match netlink::watch() {
+                    Ok(again) => watch = again,
+                    Err(e) => tracing::warn!("cannot watch links: {e}"),
+                }
+                tokio::time::sleep(PERIOD).await;
+            }
+        });
+        state.lock().await.reconcile().await;
+        let control = Task::spawn(control(state.clone(), kick, heard));
+        Ok(Arc::new(Self { state, _tasks: [listen, control] }))
+    }
+
+    /// Every parent.
+    pub(crate) async fn parents(&self) -> Result<Vec<ParentView>> {
+        let state = self.state.lock().await;
+        state.parents.keys().map(|iface| state.parent_view(iface)).collect()
+    }
+
+    /// One parent.
+    pub(crate) async fn parent(&self, iface: &str) -> Result<ParentView> {
+        self.state.lock().await.parent_view(iface)
+    }
+
+    /// Adds a parent, or changes the settings of one.
+    pub(crate) async fn parent_add(&self, spec: ParentSpec) -> Result<ParentView> {
+        let mut state = self.state.lock().await;
+        let iface = spec.iface.clone();
+        let done = state.parent_add(spec).await;
+        done.map_err(|e| e.context(format!("cannot add parent \"{iface}\"")))?;
+        state.parent_view(&iface)
+    }
+
+    /// Removes a parent and everything that maclane attached to it.
+    pub(crate) async fn parent_rm(&self, iface: &str, force: bool) -> Result<()> {
+        self.state.lock().await.parent_rm(iface, force).await
+    }
+
+    /// Every network.
+    pub(crate) async fn networks(&self) -> Result<Vec<NetworkView>> {
+        let state = self.state.lock().await;
+        state.networks.keys().map(|name| state.network_view(name)).collect()
+    }
+
+    /// One network.
+    pub(crate) async fn network(&self, name: &str) -> Result<NetworkView> {
+        self.state.lock().await.network_view(name)
+    }
+
+    /// Makes a network.
+    pub(crate) async fn network_create(&self, spec: NetworkSpec) -> Result<NetworkView> {
+        let mut state = self.state.lock().await;
+        let name = spec.name.clone();
+        state.network_create(spec).await?;
+        state.network_view(&name)
+    }
+
+    /// Removes a network without children.
+    pub(crate) async fn network_rm(&self, name: &str) -> Result<()> {
+        self.state.lock().await.network_rm(name).await
+    }
+
+    /// Every child, adopted ones too.
+    pub(crate) async fn children(&self) -> Result<Vec<ChildView>> {
+        Ok(self.state.lock().await.child_views())
+    }
+
+    /// One child.
+    pub(crate) async fn child(&self, name: &str) -> Result<ChildView> {
+        let views = self.state.lock().await.child_views();
+        views
+            .into_iter()
+            .find(|child| child.name == name)
+            .ok_or_else(|| Error::not_found(format!("no child \"{name}\"; see `maclane child ls`")))
+    }
+
+    /// Makes a child.
+    pub(crate) async fn child_add(&self, spec: ChildSpec) -> Result<ChildView> {
+        let name = spec.name.clone();
+        self.state.lock().await.child_add(spec).await?;
+        self.child(&name).await
+    }
+
+    /// Removes a child that maclane made.
+    pub(crate) async fn child_rm(&self, name: &str) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if !state.children.contains_key(name)
+            && state.child_views().iter().any(|child| child.name == name)
+        {
+            return Err(Error::conflict(format!(
+                "cannot remove child \"{name}\": somebody else made it, and only they can remove it"
+            )));
+        }
+        state.child_rm(name).await
+    }
+
+    /// The forwarding table, of one parent or of all.
+    pub(crate) async fn fdb(&self, parent: Option<&str>) -> Result<Vec<FdbView>> {
+        let state = self.state.lock().await;
+        let tables: Result<Vec<_>> =
+            state.named_or_all(parent)?.into_iter().map(|iface| state.fdb_view(iface)).collect();
+        Ok(tables?.into_iter().flatten().collect())
+    }
+
+    /// The counters, of one parent or of all.
+    pub(crate) async fn stats(&self, parent: Option<&str>) -> Result<Vec<StatsView>> {
+        let state = self.state.lock().await;
+        state.named_or_all(parent)?.into_iter().map(|iface| state.stats_view(iface)).collect()
+    }
+}
+
+impl State {
+    fn named_or_all<'a>(&'a self, parent: Option<&'a str>) -> Result<Vec<&'a str>> {
+        match parent {
+            Some(iface) => self.parent(iface).map(|_| vec![iface]),
+            None => Ok(self.parents.keys().map(String::as_str).collect()),
+        }
+    }
+
+    /// One pass of the control loop. What fails is noted, and tried again with the next pass.
+    async fn reconcile(&mut self) {
+        let parents: Vec<String> = self.parents.keys().cloned().collect();
+        for iface in parents {
+            let done = self.reconcile_parent(&iface).await;
+            let Some(parent) = self.parents.get_mut(&iface) else { continue };
+            match done {
+                Ok(()) => drop(parent.problems.remove(problem::SYNC)),
+                Err(e) => {
+                    let text = e.to_string();
+                    if parent.problems.get(problem::SYNC) != Some(&text) {
+                        tracing::error!(parent = iface, "{text}");
+                    }
+                    parent.problems.insert(problem::SYNC, text);
+                }
+            }
+        }
+    }
+}
+
+fn check_bpffs(dirs: &Dirs) -> Result<()> {
+    let fs = nix::sys::statfs::statfs(&dirs.bpffs).map(|fs| fs.filesystem_type());
+    if fs == Ok(nix::sys::statfs::BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    let dir = dirs.bpffs.display();
+    Err(Error::failed(format!(
+        "{dir} is no BPF file system, and without one the dataplane would end with the daemon; mount it with \
+         `mount -t bpf bpf {dir}`"
+    )))
+}
+
+/// Waits for changes, lets them settle, and looks.
+async fn control(
+    state: Arc<Mutex<State>>,
+    kick: Arc<Notify>,
+    mut heard: mpsc::UnboundedReceiver<Change>,
+) {
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let first = tokio::select! {
+            change = heard.recv() => match change {
+                Some(change) => Some(change),
+                None => return,
+            },
+            () = kick.notified() => None,
+            _ = period.tick() => None,
+        };
+        let mut changes: Vec<Change> = first.into_iter().collect();
+        let settled = Instant::now() + SETTLE;
+        loop {
+            tokio::select! {
+                change = heard.recv() => changes.extend(change),
+                () = sleep_until(settled) => break,
+            }
+        }
+        let mut state = state.lock().await;
+        for change in &changes {
+            state.suspect(change);
+        }
+        state.reconcile().await;
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) enum LinkKind {
 pub(crate) struct XdpAttached {
     /// Its ID.
     pub(crate) program: u32,
+    /// It runs in the stack, not in the driver.
+    pub(crate) generic: bool,
 }
 
 /// A link, as netlink shows it.
@@ -138,8 +140,9 @@ fn our_mode(mode: MacVlanMode) -> Option<Mode> {
 
 fn xdp_of(attributes: &[LinkXdp]) -> Vec<XdpAttached> {
     let of_a_mode = attributes.iter().filter_map(|attribute| match attribute {
-        LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        LinkXdp::SkbProgId(id) => Some((*id, true)),
+        LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => Some((*id, false)),
         _ => None,
     });
-    of_a_mode.map(|program| XdpAttached { program }).collect()
+    of_a_mode.map(|(program, generic)| XdpAttached { program, generic }).collect()
 }

@@ -9,38 +9,34 @@ use std::net::IpAddr;
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
+    Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::AddressFlags,
+        address::{AddressAttribute, AddressFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         nsid::{NsidAttribute, NsidMessage},
+        route::RouteScope,
+        tc::{TcAttribute, TcHandle},
     },
 };
 
 pub(crate) use self::{
-    link::{Link, LinkKind, XdpAttached},
-    watch::{Watch, watch},
+    link::{Link, LinkKind},
+    watch::{Change, watch},
 };
 use crate::{
     error::{Error, Result},
     model::{Mac, Mode, Route},
     netns::Netns,
+    task::Task,
 };
 
 /// A netlink socket of one namespace.
 pub(crate) struct Netlink {
     handle: Handle,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+    _connection: Task,
 }
 
 impl From<rtnetlink::Error> for Error {
@@ -91,7 +87,7 @@ impl Netlink {
     /// A socket of the daemon's namespace.
     pub(crate) fn own() -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, _connection: Task::spawn(connection) })
     }
 
     /// A socket of another namespace; it keeps that namespace alive.
@@ -101,7 +97,7 @@ impl Netlink {
             let _runtime = runtime.enter();
             rtnetlink::new_connection()
         })??;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, _connection: Task::spawn(connection) })
     }
 
     /// Every link of the namespace.
@@ -182,8 +178,8 @@ impl Netlink {
     /// Makes a veth pair: `host_end` here, the other end directly in its namespace.
     pub(crate) async fn add_veth(&self, host_end: &str, new: &NewLink<'_>) -> Result<()> {
         let peer = new.describe(LinkMessageBuilder::<LinkUnspec>::new()).build();
-        let mut builder = LinkVeth::new(host_end, new.name)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        let mut builder =
+            LinkVeth::new(host_end, new.name).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
         if let Some(mtu) = new.mtu {
             builder = builder.mtu(mtu);
         }
@@ -191,17 +187,23 @@ impl Netlink {
     }
 
     /// Changes the mode of a macvlan link of this namespace, live.
-    pub(crate) async fn set_mode(&self, link: &Link, mode: Mode) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkMacVlan>::new(&link.name)
-            .index(link.index)
+    pub(crate) async fn set_mode(&self, name: &str, ifindex: u32, mode: Mode) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkMacVlan>::new(name)
+            .index(ifindex)
             .mode(kernel_mode(mode))
             .build();
-        Ok(self.handle.link().change(message).set_flags(NLM_F_REQUEST | NLM_F_ACK).execute().await?)
+        Ok(self
+            .handle
+            .link()
+            .change(message)
+            .set_flags(NLM_F_REQUEST | NLM_F_ACK)
+            .execute()
+            .await?)
     }
 
     /// Brings a link up.
     pub(crate) async fn set_up(&self, ifindex: u32) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkUnspec>::new_with_index(ifindex).up().build();
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
         Ok(self.handle.link().set(message).execute().await?)
     }
 
@@ -220,32 +222,39 @@ impl Netlink {
     /// Gives a link an address. IPv6 without duplicate address detection: the address is usable at
     /// once, and who hands it out answers for it.
     pub(crate) async fn add_address(&self, ifindex: u32, address: IpNetwork) -> Result<()> {
-        let builder = AddressMessageBuilder::<IpAddr>::new()
-            .index(ifindex)
-            .address(address.ip(), address.prefix());
-        let mut request = self.handle.address().add(builder.build()).replace();
+        let handle = self.handle.address();
+        let mut request = handle.add(ifindex, address.ip(), address.prefix()).replace();
         if address.is_ipv6() {
-            request.message_mut().attributes.push(
-                rtnetlink::packet_route::address::AddressAttribute::Flags(AddressFlags::Nodad),
-            );
+            let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+            request.message_mut().attributes.push(flags);
         }
         Ok(request.execute().await?)
     }
 
     /// Adds a route through a link.
     pub(crate) async fn add_route(&self, ifindex: u32, route: &Route) -> Result<()> {
-        let bad = |e: rtnetlink::InvalidRouteMessage| Error::invalid(e.to_string());
         let destination = route.destination;
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(destination.network(), destination.prefix())
-            .map_err(bad)?
+            .map_err(|e| Error::invalid(e.to_string()))?
             .output_interface(ifindex);
         if let Some(gateway) = route.gateway {
-            builder = builder.gateway(gateway).map_err(bad)?;
+            builder = builder.gateway(gateway).map_err(|e| Error::invalid(e.to_string()))?;
         } else {
-            builder = builder.scope(rtnetlink::packet_route::route::RouteScope::Link);
+            builder = builder.scope(RouteScope::Link);
         }
         Ok(self.handle.route().add(builder.build()).replace().execute().await?)
+    }
+
+    /// Removes the clsact qdisc of a link.
+    pub(crate) async fn delete_clsact(&self, ifindex: u32) -> Result<()> {
+        let index = i32::try_from(ifindex).unwrap_or_default();
+        let mut request = self.handle.qdisc().del(index);
+        let message = request.message_mut();
+        message.header.parent = TcHandle::CLSACT;
+        message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+        message.attributes.push(TcAttribute::Kind("clsact".into()));
+        Ok(request.execute().await?)
     }
 
     /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.

@@ -8,21 +8,13 @@ use rtnetlink::{
     sys::{AsyncSocket, SocketAddr},
 };
 
-use crate::error::Result;
+use super::Link;
+use crate::{error::Result, task::Task};
 
-/// A stream of "something about links has changed".
-///
-/// It does not say what: the kernel drops events when there are too many (ENOBUFS), so whoever
-/// listens has to look at everything anyway.
+/// A stream of changes.
 pub(crate) struct Watch {
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+    _connection: Task,
 }
 
 /// Watches links come, change and go, in this namespace and in those that have an ID in it, and
@@ -34,24 +26,38 @@ pub(crate) fn watch() -> Result<Watch> {
     socket.set_listen_all_namespaces(true)?;
     // A burst of a thousand links is about a megabyte of events.
     socket.set_rx_buf_sz(4 << 20)?;
-    Ok(Watch { events, connection: tokio::spawn(connection) })
+    Ok(Watch { events, _connection: Task::spawn(connection) })
+}
+
+/// What has changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A link came or changed. In whose namespace it is, the event does not say.
+    Link(Box<Link>),
+    /// A link has gone.
+    Gone(Box<Link>),
+    /// A namespace has gone.
+    NetnsGone,
+    /// The kernel dropped events (ENOBUFS): anything may have changed.
+    Lost,
 }
 
 impl Watch {
-    /// Waits for the next change. False if the watch has ended and has to be begun again.
-    pub(crate) async fn changed(&mut self) -> bool {
-        while let Some((message, _)) = self.events.next().await {
-            match message.payload {
-                NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewLink(_)
-                    | RouteNetlinkMessage::DelLink(_)
-                    | RouteNetlinkMessage::DelNsId(_),
-                )
-                | NetlinkPayload::Overrun(_)
-                | NetlinkPayload::Error(_) => return true,
-                _ => {}
-            }
+    /// Waits for the next change; `None` if the watch has ended and has to be begun again.
+    pub(crate) async fn next(&mut self) -> Option<Change> {
+        loop {
+            let (message, _) = self.events.next().await?;
+            return Some(match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    Change::Link(Box::new(Link::from(&link)))
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                    Change::Gone(Box::new(Link::from(&link)))
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNsId(_)) => Change::NetnsGone,
+                NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Change::Lost,
+                _ => continue,
+            });
         }
-        false
     }
 }

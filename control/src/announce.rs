@@ -1,0 +1,101 @@
+//! Telling the LAN about a child's addresses: gratuitous ARP (RFC 5227, section 3) and unsolicited
+//! neighbour advertisements (RFC 9131, section 6.1).
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd,
+};
+
+use etherparse::{Icmpv6Type, PacketBuilder};
+use nix::{
+    libc,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
+
+use crate::{
+    error::{Error, Result},
+    model::Mac,
+};
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+/// Announces addresses from an interface of the calling thread's namespace.
+pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<()> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    for address in addresses {
+        let frame = match address {
+            IpAddr::V4(address) => gratuitous_arp(mac, *address),
+            IpAddr::V6(address) => neighbour_advertisement(mac, *address)?,
+        };
+        send(socket.as_raw_fd(), ifindex, &frame)?;
+    }
+    Ok(())
+}
+
+fn send(socket: i32, ifindex: u32, frame: &[u8]) -> Result<()> {
+    // SAFETY: all zeroes is a value of `sockaddr_ll`.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or_default();
+    to.sll_ifindex = i32::try_from(ifindex).unwrap_or_default();
+    let size = libc::socklen_t::try_from(size_of_val(&to)).unwrap_or_default();
+    // SAFETY: the buffers are valid for the lengths given.
+    let sent = unsafe {
+        libc::sendto(socket, frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), size)
+    };
+    nix::errno::Errno::result(sent)?;
+    Ok(())
+}
+
+/// An ARP request for one's own address, which is what every stack learns from.
+fn gratuitous_arp(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    let ethernet = [BROADCAST, mac.0].concat();
+    let ethernet_ipv4_request = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
+    let address = address.octets();
+    [&ethernet[..], &ethernet_ipv4_request, &mac.0, &address, &[0; 6], &address].concat()
+}
+
+/// To all nodes, with the override flag and the sender's MAC (RFC 4861, section 4.4).
+fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Result<Vec<u8>> {
+    const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+    let kind = Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [0x20, 0, 0, 0] };
+    let body = [&address.octets()[..], &TARGET_LINK_LAYER_ADDRESS, &mac.0].concat();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac.0, ALL_NODES_MAC)
+        .ipv6(address.octets(), ALL_NODES.octets(), 255)
+        .icmpv6(kind)
+        .write(&mut frame, &body)
+        .map_err(|e| Error::failed(format!("cannot build a neighbour advertisement: {e}")))?;
+    Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
+
+    #[test]
+    fn gratuitous_arp_asks_for_its_own_address() {
+        let frame = gratuitous_arp(MAC, Ipv4Addr::new(192, 168, 50, 9));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(frame[28..32], frame[38..42], "sender and target are the same");
+        assert_eq!(frame[..6], BROADCAST);
+        assert_eq!(frame[22..28], MAC.0);
+    }
+
+    #[test]
+    fn neighbour_advertisement_is_one_that_a_stack_accepts() {
+        let address: Ipv6Addr = "fd00::9".parse().unwrap();
+        let frame = neighbour_advertisement(MAC, address).unwrap();
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("no IPv6") };
+        assert_eq!(ip.header().hop_limit(), 255, "RFC 4861, section 7.1.2");
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { panic!("no ICMPv6") };
+        assert_eq!(icmp.type_u8(), 136);
+        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+    }
+}

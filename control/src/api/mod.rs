@@ -1,0 +1,254 @@
+//! The daemon's HTTP API: `/v1/…`, JSON both ways, described by `/v1/openapi.json`.
+
+pub(crate) mod client;
+mod http;
+pub(crate) mod server;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema, openapi::OpenApi as Description};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    engine::Engine,
+    error::{ErrorBody, Result},
+    model::{
+        ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
+    },
+};
+use http::{Name, Query, Spec};
+
+/// What the daemon is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct VersionView {
+    /// The version of the daemon.
+    pub(crate) version: String,
+    /// Its process ID.
+    pub(crate) pid: u32,
+}
+
+/// How a parent is removed.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Removal {
+    /// Remove its networks and children with it.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Which parent is asked about.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Selection {
+    /// Only this parent; all of them if it is left out.
+    parent: Option<String>,
+}
+
+/// What every request may be answered instead of what it asked for.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes responses, is never made")]
+enum Failure {
+    /// The request makes no sense, whatever the state.
+    #[response(status = BAD_REQUEST)]
+    Invalid(ErrorBody),
+    /// What was named does not exist.
+    #[response(status = NOT_FOUND)]
+    NotFound(ErrorBody),
+    /// The request stands against what is there.
+    #[response(status = CONFLICT)]
+    Conflict(ErrorBody),
+    /// It should have worked and did not.
+    #[response(status = INTERNAL_SERVER_ERROR)]
+    Failed(ErrorBody),
+}
+
+type App = State<Arc<Engine>>;
+type Created<T> = Result<(StatusCode, Json<T>)>;
+
+/// The API over an engine.
+pub(crate) fn router(engine: Arc<Engine>) -> Router {
+    http::harden(described().0.with_state(engine))
+}
+
+/// The routes and their description, from one definition.
+fn described() -> (Router<Arc<Engine>>, Description) {
+    #[derive(OpenApi)]
+    #[openapi(
+        info(
+            title = "maclane",
+            description = "Parents, networks and children of one host's maclane daemon. Errors have one shape, `ErrorBody`, whatever went wrong."
+        ),
+        components(schemas(ErrorBody))
+    )]
+    struct Api;
+
+    let (router, mut description) = OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(version))
+        .routes(routes!(openapi))
+        .routes(routes!(parents, parent_add))
+        .routes(routes!(parent, parent_rm))
+        .routes(routes!(networks, network_create))
+        .routes(routes!(network, network_rm))
+        .routes(routes!(children, child_add))
+        .routes(routes!(child, child_rm))
+        .routes(routes!(fdb))
+        .routes(routes!(stats))
+        .split_for_parts();
+    // OpenAPI has no word for a parameter that may hold slashes.
+    description.paths.paths = std::mem::take(&mut description.paths.paths)
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
+    (router, description)
+}
+
+/// The daemon's version.
+#[utoipa::path(get, path = "/v1/version", responses((status = OK, body = VersionView)))]
+async fn version() -> Json<VersionView> {
+    Json(VersionView { version: env!("CARGO_PKG_VERSION").into(), pid: std::process::id() })
+}
+
+/// This description.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = OK, body = Object)))]
+async fn openapi() -> Json<Description> {
+    Json(described().1)
+}
+
+/// All parents.
+#[utoipa::path(get, path = "/v1/parents", responses((status = OK, body = Vec<ParentView>), Failure))]
+async fn parents(State(engine): App) -> Result<Json<Vec<ParentView>>> {
+    engine.parents().await.map(Json)
+}
+
+/// Adds a parent.
+#[utoipa::path(post, path = "/v1/parents", request_body = ParentSpec, responses((status = CREATED, body = ParentView), Failure))]
+async fn parent_add(State(engine): App, Spec(spec): Spec<ParentSpec>) -> Created<ParentView> {
+    engine.parent_add(spec).await.map(created)
+}
+
+/// One parent.
+#[utoipa::path(get, path = "/v1/parents/{iface}", params(("iface" = String, Path)), responses((status = OK, body = ParentView), Failure))]
+async fn parent(State(engine): App, Name(iface): Name) -> Result<Json<ParentView>> {
+    engine.parent(&iface).await.map(Json)
+}
+
+/// Removes a parent.
+#[utoipa::path(delete, path = "/v1/parents/{iface}", params(("iface" = String, Path), Removal), responses((status = NO_CONTENT), Failure))]
+async fn parent_rm(
+    State(engine): App,
+    Name(iface): Name,
+    Query(Removal { force }): Query<Removal>,
+) -> Result<StatusCode> {
+    engine.parent_rm(&iface, force).await.map(gone)
+}
+
+/// All networks.
+#[utoipa::path(get, path = "/v1/networks", responses((status = OK, body = Vec<NetworkView>), Failure))]
+async fn networks(State(engine): App) -> Result<Json<Vec<NetworkView>>> {
+    engine.networks().await.map(Json)
+}
+
+/// Creates a network.
+#[utoipa::path(post, path = "/v1/networks", request_body = NetworkSpec, responses((status = CREATED, body = NetworkView), Failure))]
+async fn network_create(State(engine): App, Spec(spec): Spec<NetworkSpec>) -> Created<NetworkView> {
+    engine.network_create(spec).await.map(created)
+}
+
+/// One network.
+#[utoipa::path(get, path = "/v1/networks/{name}", params(("name" = String, Path)), responses((status = OK, body = NetworkView), Failure))]
+async fn network(State(engine): App, Name(name): Name) -> Result<Json<NetworkView>> {
+    engine.network(&name).await.map(Json)
+}
+
+/// Removes a network.
+#[utoipa::path(delete, path = "/v1/networks/{name}", params(("name" = String, Path)), responses((status = NO_CONTENT), Failure))]
+async fn network_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> {
+    engine.network_rm(&name).await.map(gone)
+}
+
+/// All children, adopted ones too.
+#[utoipa::path(get, path = "/v1/children", responses((status = OK, body = Vec<ChildView>), Failure))]
+async fn children(State(engine): App) -> Result<Json<Vec<ChildView>>> {
+    engine.children().await.map(Json)
+}
+
+/// Adds a child.
+#[utoipa::path(post, path = "/v1/children", request_body = ChildSpec, responses((status = CREATED, body = ChildView), Failure))]
+async fn child_add(State(engine): App, Spec(spec): Spec<ChildSpec>) -> Created<ChildView> {
+    engine.child_add(spec).await.map(created)
+}
+
+/// One child; an adopted one is named `PARENT/MAC`, with or without `%2F` for the slash.
+#[utoipa::path(get, path = "/v1/children/{*name}", params(("name" = String, Path)), responses((status = OK, body = ChildView), Failure))]
+async fn child(State(engine): App, Name(name): Name) -> Result<Json<ChildView>> {
+    engine.child(&name).await.map(Json)
+}
+
+/// Removes a child.
+#[utoipa::path(delete, path = "/v1/children/{*name}", params(("name" = String, Path)), responses((status = NO_CONTENT), Failure))]
+async fn child_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> {
+    engine.child_rm(&name).await.map(gone)
+}
+
+/// The forwarding table.
+#[utoipa::path(get, path = "/v1/fdb", params(Selection), responses((status = OK, body = Vec<FdbView>), Failure))]
+async fn fdb(
+    State(engine): App,
+    Query(Selection { parent }): Query<Selection>,
+) -> Result<Json<Vec<FdbView>>> {
+    engine.fdb(parent.as_deref()).await.map(Json)
+}
+
+/// Counters of ports and of drops.
+#[utoipa::path(get, path = "/v1/stats", params(Selection), responses((status = OK, body = Vec<StatsView>), Failure))]
+async fn stats(
+    State(engine): App,
+    Query(Selection { parent }): Query<Selection>,
+) -> Result<Json<Vec<StatsView>>> {
+    engine.stats(parent.as_deref()).await.map(Json)
+}
+
+fn created<T>(view: T) -> (StatusCode, Json<T>) {
+    (StatusCode::CREATED, Json(view))
+}
+
+fn gone((): ()) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_holds_every_path_and_no_wildcard() {
+        let description = serde_json::to_value(described().1).unwrap();
+        let paths: Vec<_> = description["paths"].as_object().unwrap().keys().collect();
+        let expected = [
+            "/v1/children",
+            "/v1/children/{name}",
+            "/v1/fdb",
+            "/v1/networks",
+            "/v1/networks/{name}",
+            "/v1/openapi.json",
+            "/v1/parents",
+            "/v1/parents/{iface}",
+            "/v1/stats",
+            "/v1/version",
+        ];
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn every_reference_in_the_description_has_its_target() {
+        let text = serde_json::to_string(&described().1).unwrap();
+        let description: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for part in text.split("\"$ref\":\"#").skip(1) {
+            let target = part.split('"').next().unwrap();
+            assert!(description.pointer(target).is_some(), "{target} is missing");
+        }
+        assert!(text.contains("#/components/schemas/ErrorBody"));
+    }
+}

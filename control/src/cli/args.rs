@@ -1,0 +1,382 @@
+//! The command line: what may be typed, and the text of every help page, man page and completion.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap_complete::Shell;
+use ipnetwork::IpNetwork;
+
+use super::values::{cidr, mtu, netns, station, text, vlan};
+use crate::{
+    check,
+    model::{
+        ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec, Route, Trunk, UnknownPolicy, XdpMode,
+    },
+};
+
+/// Containers, VMs and network namespaces with their own place on the LAN
+///
+/// maclane does what macvlan does, through a dataplane in eBPF that lets the host and its children
+/// reach each other, knows VLANs without sub-interfaces, and counts every frame that it drops.
+#[derive(Debug, Parser)]
+#[command(
+    name = "maclane",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  maclane parent add eth0
+  maclane network create lan50 --parent eth0 --vlan 50
+  maclane child add web --network lan50 --netns web --ip 192.168.50.9/24
+  maclane child ls
+  maclane stats --watch
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such object, 4 no daemon."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Socket of the daemon (for "daemon" itself see --runtime-dir)
+    #[arg(long, global = true, value_name = "PATH", env = "MACLANE_SOCKET")]
+    #[arg(default_value = "/run/maclane/maclane.sock")]
+    pub(crate) socket: PathBuf,
+    /// Tables for people, JSON for programs
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    pub(crate) output: Format,
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say only errors on standard error
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// What the API says
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon
+    #[command(after_help = DAEMON_HELP)]
+    Daemon(DaemonArgs),
+    /// Interfaces that children sit on
+    #[command(subcommand)]
+    Parent(ParentCommand),
+    /// Layer-2 segments: a parent and a VLAN
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Interfaces that belong to containers, VMs and namespaces
+    #[command(subcommand)]
+    Child(ChildCommand),
+    /// The forwarding table
+    #[command(subcommand)]
+    Fdb(FdbCommand),
+    /// Frames and bytes of every port, and the reasons of drops
+    #[command(after_help = STATS_HELP)]
+    Stats(StatsArgs),
+    /// Say what this host can do, what is missing and how to get it
+    ///
+    /// Reads only, changes nothing, and works without a daemon. The exit status is 1 if a finding
+    /// is "fail".
+    Doctor,
+    /// Versions of this program and of the daemon
+    Version,
+    /// Write a shell's completions to standard output
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(after_help = "Example:\n  maclane man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; made if it is not there
+        dir: PathBuf,
+    },
+}
+
+const DAEMON_HELP: &str = "\
+Runs in the foreground until SIGTERM or SIGINT. Traffic goes on while it is down.
+MACLANE_LOG filters the log, as in MACLANE_LOG=maclane=debug.
+
+Examples:
+  maclane daemon
+  maclane daemon --state-dir /tmp/m/state --runtime-dir /tmp/m/run";
+
+const STATS_HELP: &str = "\
+Examples:
+  maclane stats
+  maclane stats --parent eth0 --watch
+  maclane stats --watch -o json | jq -c '.[].drops[] | select(.packets > 0)'";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  maclane completions bash > /usr/share/bash-completion/completions/maclane
+  maclane completions zsh > \"${fpath[1]}/_maclane\"
+  maclane completions fish > ~/.config/fish/completions/maclane.fish";
+
+/// Where the daemon keeps its things.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// Desired state: parents, networks and children
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/maclane")]
+    pub(crate) state_dir: PathBuf,
+    /// Lock and socket (DIR/maclane.sock)
+    #[arg(long, value_name = "DIR", default_value = "/run/maclane")]
+    pub(crate) runtime_dir: PathBuf,
+    /// Where the BPF file system is mounted
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub(crate) bpffs: PathBuf,
+}
+
+/// What to do with parents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParentCommand {
+    /// Attach maclane to an interface
+    ///
+    /// macvlan children that somebody else made on it (Docker, CNI, by hand) reach the host from
+    /// then on, with no change to them.
+    #[command(
+        after_help = "Examples:\n  maclane parent add eth0\n  maclane parent add eth0 --xdp off --unknown drop"
+    )]
+    Add(ParentAdd),
+    /// Detach maclane from an interface
+    #[command(after_help = "Examples:\n  maclane parent rm eth0\n  maclane parent rm eth0 --force")]
+    Rm {
+        /// The interface
+        #[arg(value_parser = text(check::iface))]
+        iface: String,
+        /// Remove its networks and children with it
+        #[arg(long)]
+        force: bool,
+    },
+    /// List parents
+    Ls,
+    /// Show all about a parent
+    #[command(after_help = "Example:\n  maclane parent show eth0")]
+    Show {
+        /// The interface
+        #[arg(value_parser = text(check::iface))]
+        iface: String,
+    },
+}
+
+/// A parent to add.
+#[derive(Debug, Args)]
+pub(crate) struct ParentAdd {
+    /// The interface that children will sit on: eth0, a bond, eth0.50
+    #[arg(value_parser = text(check::iface))]
+    iface: String,
+    /// How XDP is attached
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    xdp: XdpMode,
+    /// What happens to unicast frames from the wire for nobody here
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    unknown: UnknownPolicy,
+}
+
+impl From<ParentAdd> for ParentSpec {
+    fn from(ParentAdd { iface, xdp, unknown }: ParentAdd) -> Self {
+        Self { iface, xdp, unknown }
+    }
+}
+
+/// What to do with networks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Create a network
+    #[command(after_help = "\
+Examples:
+  maclane network create lan --parent eth0
+  maclane network create lan50 --parent eth0 --vlan 50
+  maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000")]
+    Create(NetworkCreate),
+    /// Remove a network that has no children
+    Rm {
+        /// The network
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+    /// List networks
+    Ls,
+    /// Show all about a network
+    Inspect {
+        /// The network
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+}
+
+/// A network to create.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkCreate {
+    /// Its name
+    #[arg(value_parser = text(check::name))]
+    name: String,
+    /// The parent that it sits on
+    #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
+    parent: String,
+    /// Its VLAN; 0 is untagged
+    #[arg(long, value_name = "ID", default_value_t, value_parser = vlan)]
+    vlan: u16,
+    /// What its children are made of
+    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
+    kind: Kind,
+    /// The macvlan mode of its children
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    mode: Mode,
+    /// The MTU of its children; the parent's if left out
+    #[arg(long, value_name = "BYTES", value_parser = mtu)]
+    mtu: Option<u32>,
+}
+
+impl From<NetworkCreate> for NetworkSpec {
+    fn from(NetworkCreate { name, parent, vlan, kind, mode, mtu }: NetworkCreate) -> Self {
+        Self { name, parent, vlan, kind, mode, mtu }
+    }
+}
+
+/// What to do with children.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChildCommand {
+    /// Give a network namespace an interface on a network
+    ///
+    /// The interface is in the namespace, named, up, with its addresses and routes, and announced
+    /// to the LAN when the command returns.
+    #[command(after_help = "\
+Examples:
+  maclane child add web --network lan50 --netns web --ip 192.168.50.9/24
+  maclane child add db --network lan50 --netns pid:4711 --ifname lan0 \\
+      --ip 192.168.50.10/24 --ip fd00:50::10/64 --route default=192.168.50.1
+  maclane child add fw --network lan --netns /run/netns/fw --trunk 10,20,100-110")]
+    Add(ChildAdd),
+    /// Remove a child and its interface
+    Rm {
+        /// The child
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+    /// List children, adopted ones (PARENT/MAC) too
+    Ls {
+        /// Only those of this network
+        #[arg(long, value_name = "NETWORK", value_parser = NonEmptyStringValueParser::new())]
+        network: Option<String>,
+    },
+    /// Show all about a child
+    #[command(
+        after_help = "Examples:\n  maclane child inspect web\n  maclane child inspect eth0/02:42:c0:a8:32:09"
+    )]
+    Inspect {
+        /// The child
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+}
+
+/// A child to add.
+#[derive(Debug, Args)]
+pub(crate) struct ChildAdd {
+    /// Its name
+    #[arg(value_parser = text(check::name))]
+    name: String,
+    /// The network that it belongs to
+    #[arg(long, value_parser = text(check::name))]
+    network: String,
+    /// Its network namespace: a name below /run/netns, a path, or pid:N
+    #[arg(long, value_name = "NAME|PATH|pid:N", value_parser = netns)]
+    netns: String,
+    /// The name of its interface in there
+    #[arg(long, value_name = "IFNAME", default_value = "eth0", value_parser = text(check::iface))]
+    ifname: String,
+    /// Its MAC; maclane picks one if it is left out
+    #[arg(long, value_parser = station)]
+    mac: Option<Mac>,
+    /// An address with the prefix length of its subnet; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
+    ip: Vec<IpNetwork>,
+    /// A route, the destination a CIDR or "default"; without =GW it is on the link; may be repeated
+    #[arg(long, value_name = "DEST=GW")]
+    route: Vec<Route>,
+    /// VLANs that it sees tagged, instead of the network's own one: "all" or 10,20,100-110
+    #[arg(long, value_name = "LIST")]
+    trunk: Option<Trunk>,
+}
+
+impl From<ChildAdd> for ChildSpec {
+    fn from(add: ChildAdd) -> Self {
+        let ChildAdd { name, network, netns, ifname, mac, ip, route, trunk } = add;
+        Self { name, network, netns, ifname, mac, ip, route, trunk }
+    }
+}
+
+/// What to do with the forwarding table.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FdbCommand {
+    /// List its entries
+    Ls {
+        /// Only those of this parent
+        #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
+        parent: Option<String>,
+    },
+}
+
+/// Which counters to show, and how.
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Only this parent
+    #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
+    pub(crate) parent: Option<String>,
+    /// Show rates every second, until Ctrl-C; with -o json, the counters on a line
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_child_is_sent_as_it_was_typed() {
+        let typed = "maclane child add web --network lan --netns red --ip 10.0.0.9/24 --ip fd00::9/64 --route default=10.0.0.1 --trunk 5,6,7";
+        let Command::Child(ChildCommand::Add(add)) =
+            Cli::try_parse_from(typed.split(' ')).unwrap().command
+        else {
+            panic!("another command")
+        };
+        let sent = serde_json::to_value(ChildSpec::from(add)).unwrap();
+        let expected = serde_json::json!({
+            "name": "web",
+            "network": "lan",
+            "netns": "red",
+            "ifname": "eth0",
+            "mac": null,
+            "ip": ["10.0.0.9/24", "fd00::9/64"],
+            "route": [{ "destination": "0.0.0.0/0", "gateway": "10.0.0.1" }],
+            "trunk": "5-7",
+        });
+        assert_eq!(sent, expected);
+    }
+}

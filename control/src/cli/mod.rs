@@ -1,0 +1,139 @@
+//! The command line: a client of the daemon's API.
+
+pub(crate) mod args;
+mod doctor;
+mod manual;
+pub(crate) mod output;
+mod stats;
+mod table;
+mod values;
+
+use std::{io, path::Path, process::ExitCode};
+
+use serde_json::{Value, json};
+
+use self::{
+    args::{ChildCommand, Command, FdbCommand, NetworkCommand, ParentCommand},
+    output::{Output, understand},
+};
+use crate::{
+    api::client::{Client, quote},
+    error::{Error, ErrorKind},
+    model::{ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView},
+};
+
+/// Does what a command says.
+pub(crate) async fn run(
+    socket: &Path,
+    output: Output,
+    command: Command,
+) -> anyhow::Result<ExitCode> {
+    let client = &Client::new(socket);
+    match command {
+        Command::Daemon(_) => unreachable!("`main` runs the daemon"),
+        Command::Parent(command) => parent(client, output, command).await?,
+        Command::Network(command) => network(client, output, command).await?,
+        Command::Child(command) => child(client, output, command).await?,
+        Command::Fdb(FdbCommand::Ls { parent }) => {
+            let parent = parent.map(|p| format!("?parent={}", quote(&p))).unwrap_or_default();
+            output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
+        }
+        Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Doctor => return doctor::run(client, output).await,
+        Command::Version => version(client, output).await?,
+        Command::Completions { shell } => output.text(&manual::completions(shell)?)?,
+        Command::Man { dir } => manual::pages(&dir)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn parent(client: &Client, output: Output, command: ParentCommand) -> anyhow::Result<()> {
+    match command {
+        ParentCommand::Add(add) => {
+            let answer = client.post("/v1/parents", &ParentSpec::from(add)).await?;
+            let view: ParentView = understand(answer.clone())?;
+            output.rows::<ParentView>(answer)?;
+            for problem in &view.problems {
+                output.note(&format!("warning: {}: {problem}", view.iface));
+            }
+        }
+        ParentCommand::Rm { iface, force } => {
+            let force = if force { "?force=true" } else { "" };
+            client.delete(&format!("/v1/parents/{}{force}", quote(&iface))).await?;
+            output.note(&format!("removed parent {iface}"));
+        }
+        ParentCommand::Ls => output.rows::<ParentView>(client.get("/v1/parents").await?)?,
+        ParentCommand::Show { iface } => {
+            output.fields(client.get(&format!("/v1/parents/{}", quote(&iface))).await?)?;
+        }
+    }
+    Ok(())
+}
+
+async fn network(client: &Client, output: Output, command: NetworkCommand) -> anyhow::Result<()> {
+    match command {
+        NetworkCommand::Create(create) => {
+            let answer = client.post("/v1/networks", &NetworkSpec::from(create)).await?;
+            output.rows::<NetworkView>(answer)?;
+        }
+        NetworkCommand::Rm { name } => {
+            client.delete(&format!("/v1/networks/{}", quote(&name))).await?;
+            output.note(&format!("removed network {name}"));
+        }
+        NetworkCommand::Ls => output.rows::<NetworkView>(client.get("/v1/networks").await?)?,
+        NetworkCommand::Inspect { name } => {
+            output.fields(client.get(&format!("/v1/networks/{}", quote(&name))).await?)?;
+        }
+    }
+    Ok(())
+}
+
+async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow::Result<()> {
+    match command {
+        ChildCommand::Add(add) => {
+            let answer = client.post("/v1/children", &ChildSpec::from(add)).await?;
+            output.rows::<ChildView>(answer)?;
+        }
+        ChildCommand::Rm { name } => {
+            client.delete(&format!("/v1/children/{}", quote(&name))).await?;
+            output.note(&format!("removed child {name}"));
+        }
+        ChildCommand::Ls { network } => {
+            let mut answer = client.get("/v1/children").await?;
+            if let (Some(network), Value::Array(children)) = (network, &mut answer) {
+                children.retain(|child| child["network"] == network.as_str());
+            }
+            output.rows::<ChildView>(answer)?;
+        }
+        ChildCommand::Inspect { name } => {
+            output.fields(client.get(&format!("/v1/children/{}", quote(&name))).await?)?;
+        }
+    }
+    Ok(())
+}
+
+async fn version(client: &Client, output: Output) -> anyhow::Result<()> {
+    let daemon = match client.get("/v1/version").await {
+        Ok(mut answer) => answer["version"].take(),
+        Err(e) => {
+            tracing::info!("{e}");
+            Value::Null
+        }
+    };
+    output.fields(json!({ "client": env!("CARGO_PKG_VERSION"), "daemon": daemon }))
+}
+
+/// Says what went wrong, unless it is only that nobody reads on; the exit code for it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let broken_pipe = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    if error.downcast_ref().is_some_and(broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    output::complain(&format!("error: {error:#}"));
+    ExitCode::from(match error.downcast_ref().map(|Error { kind, .. }| kind) {
+        Some(ErrorKind::Invalid) => 2,
+        Some(ErrorKind::NotFound) => 3,
+        Some(ErrorKind::NoDaemon) => 4,
+        Some(ErrorKind::Conflict | ErrorKind::Failed) | None => 1,
+    })
+}

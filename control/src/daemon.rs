@@ -1,0 +1,66 @@
+//! The daemon: from the first check to the last message to systemd.
+
+use anyhow::bail;
+use nix::unistd::geteuid;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{debug, info};
+
+use crate::{
+    api::{self, server::RuntimeDir},
+    cli::args::DaemonArgs,
+    engine::{Dirs, Engine},
+};
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        bail!(
+            "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
+        );
+    }
+    let DaemonArgs { state_dir, runtime_dir, bpffs } = args;
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut stop = std::pin::pin!(async {
+        tokio::select! {
+            _ = term.recv() => info!("stopping on SIGTERM"),
+            _ = int.recv() => info!("stopping on SIGINT"),
+        }
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    });
+    ignore_hangups()?;
+
+    let runtime = RuntimeDir::claim(&runtime_dir)?;
+    tell(&[NotifyState::Status("reconciling links and maps")]);
+    let start = Engine::start(Dirs { state: state_dir, bpffs });
+    let engine = tokio::select! {
+        engine = start => engine?,
+        // Every step may be cut short and done again.
+        () = &mut stop => return Ok(()),
+    };
+    let server = runtime.listen()?;
+    let listening = format!("listening on {}", server.path().display());
+    info!("maclane {} {listening}", env!("CARGO_PKG_VERSION"));
+    tell(&[NotifyState::Ready, NotifyState::Status(&listening)]);
+    server.serve(api::router(engine), stop).await;
+    info!("stopped; traffic goes on");
+    Ok(())
+}
+
+/// A hang-up would end the process; there is nothing to reload.
+fn ignore_hangups() -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            info!("SIGHUP: there is nothing to reload");
+        }
+    });
+    Ok(())
+}
+
+/// Tells systemd, if it started this process.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        debug!("cannot notify systemd: {e}");
+    }
+}

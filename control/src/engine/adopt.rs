@@ -1,0 +1,138 @@
+//! Children that somebody else made: Docker's own driver, CNI, or a person.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::state::{Adopted, Found, State};
+use crate::{
+    error::Result,
+    model::Mac,
+    netlink::{Link, LinkKind, Netlink},
+    netns::Netns,
+};
+
+impl State {
+    /// Brings the list of adopted children up to date with the parent's unicast filter list, where
+    /// the kernel keeps the MAC of every macvlan child that is up, in whatever namespace.
+    pub(crate) async fn sync_adopted(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let parent = self.parent(iface)?;
+        let Some(ifindex) = parent.link.as_ref().map(|link| link.index) else { return Ok(()) };
+        let mut there: BTreeSet<Mac> =
+            self.netlink.filter_list(ifindex).await?.into_iter().collect();
+        for mac in self.macs_that_are_no_adoption(iface, links) {
+            there.remove(&mac);
+        }
+        let parent = self.parent_mut(iface)?;
+        let gone: Vec<Mac> =
+            parent.adopted.keys().filter(|mac| !there.contains(mac)).copied().collect();
+        for mac in gone {
+            self.release_adopted(iface, mac)?;
+        }
+        let parent = self.parent(iface)?;
+        let new: BTreeSet<Mac> =
+            there.into_iter().filter(|mac| !parent.adopted.contains_key(mac)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut found = find_links(&self.netlink, ifindex, &new).await;
+        for mac in new {
+            if let Err(e) = self.adopt(iface, mac, found.remove(&mac)) {
+                tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// MACs in the filter list that are the host's, or those of children that maclane made.
+    fn macs_that_are_no_adoption(&self, iface: &str, links: &[Link]) -> Vec<Mac> {
+        let created = self.children_of(iface).flat_map(|(_, child)| {
+            [child.record.value.mac, child.live.as_ref().map(|live| live.mac)]
+        });
+        let of_the_host = links
+            .iter()
+            .filter(|link| !matches!(link.kind, LinkKind::Macvlan(_)))
+            .map(|link| link.mac);
+        created.chain(of_the_host).flatten().collect()
+    }
+
+    fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
+        let port = match self.port_before_restart(iface, mac) {
+            Some(port) => port,
+            None => {
+                let port = self.free_port(iface)?;
+                if let Some(plane) = &mut self.parent_mut(iface)?.plane {
+                    plane.reset_counters(port)?;
+                }
+                port
+            }
+        };
+        let mut adopted = Adopted { port, found, guarded: false };
+        let parent = self.parent_mut(iface)?;
+        if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
+            && let Ok(netns) = Netns::open_path(&found.netns)
+        {
+            match plane.attach_guard(port, &netns, &found.link.name) {
+                Ok(guarded) => adopted.guarded = guarded,
+                Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
+            }
+        }
+        tracing::info!(
+            parent = iface, %mac, port,
+            netns = adopted.found.as_ref().map(|f| f.netns.display().to_string()),
+            "child adopted"
+        );
+        parent.adopted.insert(mac, adopted);
+        Ok(())
+    }
+
+    /// The port that the maps say this MAC had: counters go on.
+    fn port_before_restart(&self, iface: &str, mac: Mac) -> Option<u16> {
+        let plane = self.parents.get(iface)?.plane.as_ref()?;
+        let (port, _) = plane.tables().ports.iter().find(|(_, entry)| {
+            entry.mac == mac.0 && entry.kind == dataplane_common::abi::Kind::Macvlan as u8
+        })?;
+        let taken = self.children_of(iface).any(|(_, child)| child.record.value.port == *port);
+        (!taken).then_some(*port)
+    }
+
+    pub(crate) fn release_adopted(&mut self, iface: &str, mac: Mac) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        if let Some(adopted) = parent.adopted.remove(&mac) {
+            if let Some(plane) = &mut parent.plane {
+                plane.forget_guard(adopted.port)?;
+            }
+            tracing::info!(parent = iface, %mac, port = adopted.port, "adopted child is gone");
+        }
+        Ok(())
+    }
+}
+
+/// Finds the macvlan links of a parent that have these MACs, in every namespace that can be
+/// entered.
+async fn find_links(own: &Netlink, parent: u32, macs: &BTreeSet<Mac>) -> BTreeMap<Mac, Found> {
+    let mut found = BTreeMap::new();
+    let mut take = |netns: &Netns, links: Vec<Link>, elsewhere: bool| {
+        for link in links {
+            if matches!(link.kind, LinkKind::Macvlan(_))
+                && link.lower == Some(parent)
+                && link.lower_elsewhere == elsewhere
+                && let Some(mac) = link.mac.filter(|mac| macs.contains(mac))
+            {
+                found.insert(mac, Found { netns: netns.path().to_owned(), link });
+            }
+        }
+    };
+    if let (Ok(netns), Ok(links)) = (Netns::own(), own.links().await) {
+        take(&netns, links, false);
+    }
+    for netns in Netns::all().unwrap_or_default() {
+        let Ok(inside) = Netlink::inside(&netns) else { continue };
+        if let Ok(links) = inside.links().await {
+            if links.iter().any(|link| link.mac.is_some_and(|mac| macs.contains(&mac))) {
+                // Its events tell when the child changes or goes.
+                let _ = own.follow(&netns).await;
+            }
+            take(&netns, links, true);
+        }
+    }
+    found
+}

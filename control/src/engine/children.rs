@@ -1,0 +1,482 @@
+//! Children: making, watching, removing.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::state::{Child, ChildRecord, Live, State};
+use crate::{
+    announce,
+    error::{Context, Error, ErrorKind, Result},
+    ethtool,
+    model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
+    netlink::{Change, Link, LinkKind, Netlink, NewLink},
+    netns::Netns,
+    store::{self, Store, Versioned},
+};
+
+/// The name of a veth child's host end.
+fn host_end_name(child: &str) -> String {
+    // FNV-1a over a name that does not fit.
+    let hash = || {
+        child
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    };
+    if child.len() <= 12 { format!("ml-{child}") } else { format!("ml-{:08x}", hash()) }
+}
+
+/// A locally administered MAC that nobody else is likely to have.
+fn random_mac() -> Result<Mac> {
+    let mut mac = [2, 0, 0, 0, 0, 0];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut mac[1..])?;
+    Ok(Mac(mac))
+}
+
+impl State {
+    /// Names of the children of a network.
+    pub(crate) fn children_in<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a str> {
+        self.children
+            .iter()
+            .filter(move |(_, child)| child.record.value.spec.network == network)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Makes a child.
+    pub(crate) async fn child_add(&mut self, spec: ChildSpec) -> Result<()> {
+        let name = spec.name.clone();
+        self.child_create(spec).await.doing(|| format!("cannot create child \"{name}\""))
+    }
+
+    async fn child_create(&mut self, spec: ChildSpec) -> Result<()> {
+        let name = spec.name.clone();
+        let network = self.check_child(&spec)?;
+        let netns = Netns::open(&spec.netns)?;
+        let parent = self.parent(&network.parent)?;
+        if parent.link.is_none() || parent.plane.is_none() {
+            return Err(Error::failed(format!(
+                "its parent {} is not there; bring the interface back first",
+                network.parent
+            )));
+        }
+        let mac = match (network.mode, spec.mac) {
+            (Mode::Passthru, _) => None,
+            (_, Some(mac)) => Some(mac),
+            (_, None) => Some(random_mac()?),
+        };
+        let port = self.free_port(&network.parent)?;
+        let value = ChildRecord {
+            parent: network.parent.clone(),
+            mac,
+            port,
+            netns: netns.path().to_owned(),
+            netns_id: netns.id(),
+            removing: false,
+            spec,
+        };
+        let key = format!("{}{name}", store::CHILDREN);
+        let revision = self.store.put_as(&key, &value, None).await?;
+        let record = Versioned { value, revision };
+        self.children.insert(name.clone(), Child { record, live: None, suspect: false });
+        if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
+            plane.reset_counters(port)?;
+        }
+        if let Err(e) = self.child_build(&name, &netns).await {
+            if let Err(e) = self.child_rm(&name).await {
+                tracing::error!(child = name, "cannot undo: {e}");
+            }
+            return Err(e);
+        }
+        tracing::info!(child = name, port, parent = network.parent, "child created");
+        Ok(())
+    }
+
+    /// Refuses a child that cannot be; returns its network.
+    fn check_child(&self, spec: &ChildSpec) -> Result<NetworkSpec> {
+        let network = self.network(&spec.network)?.clone();
+        if self.children.contains_key(&spec.name) {
+            return Err(Error::conflict(
+                "there is one of this name; pick another, or remove it first",
+            ));
+        }
+        if let Some(mac) = spec.mac {
+            self.check_mac(mac, &network)?;
+        }
+        if let Some(trunk) = &spec.trunk {
+            self.check_trunk(trunk, &network)?;
+        }
+        for address in &spec.ip {
+            self.check_address(*address, &network)?;
+        }
+        Ok(network)
+    }
+
+    fn check_mac(&self, mac: Mac, network: &NetworkSpec) -> Result<()> {
+        if network.mode == Mode::Passthru {
+            return Err(Error::invalid(format!(
+                "a passthru child has the MAC of its parent {}; leave --mac out",
+                network.parent
+            )));
+        }
+        let parent = self.parent(&network.parent)?;
+        let owner = self
+            .children_of(&network.parent)
+            .find(|(_, child)| {
+                child.record.value.mac == Some(mac)
+                    || child.live.as_ref().is_some_and(|live| live.mac == mac)
+            })
+            .map(|(name, _)| format!("child \"{name}\""))
+            .or_else(|| parent.adopted.contains_key(&mac).then(|| "an adopted child".into()))
+            .or_else(|| {
+                let of_link = parent.link.as_ref().and_then(|link| link.mac) == Some(mac);
+                let of_host = parent.host_macs.contains(&mac)
+                    || parent.host_vlans.values().any(|vlan| *vlan == mac);
+                (of_link || of_host).then(|| "the host".into())
+            });
+        match owner {
+            Some(owner) => Err(Error::conflict(format!(
+                "{mac} is already the MAC of {owner} on {}; pick another --mac or leave it out",
+                network.parent
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_trunk(&self, trunk: &Trunk, network: &NetworkSpec) -> Result<()> {
+        if network.mode == Mode::Bridge || network.mode == Mode::Passthru {
+            return Err(Error::conflict(format!(
+                "a trunk needs maclane to see every frame, and network {} is in {:?} mode; use auto or vepa",
+                network.name, network.mode
+            )));
+        }
+        let hosts = &self.parent(&network.parent)?.host_vlans;
+        let shared = match trunk {
+            Trunk::All => hosts.keys().next(),
+            Trunk::List(vlans) => hosts.keys().find(|vlan| vlans.contains(vlan)),
+        };
+        match shared {
+            Some(vlan) if network.kind == Kind::Macvlan => Err(Error::conflict(format!(
+                "the host has a sub-interface of {} for VLAN {vlan}, and the kernel gives it every frame of \
+                 that VLAN before a macvlan trunk; use a network of --kind veth, or leave {vlan} out",
+                network.parent
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_address(&self, address: IpNetwork, network: &NetworkSpec) -> Result<()> {
+        let ip = address.ip();
+        let segment = |name: &str| self.network(name).ok().map(|n| (n.parent.as_str(), n.vlan));
+        let owner = self.children.iter().find(|(_, child)| {
+            let spec = &child.record.value.spec;
+            spec.ip.iter().any(|other| other.ip() == ip)
+                && segment(&spec.network) == Some((network.parent.as_str(), network.vlan))
+        });
+        match owner {
+            Some((name, child)) => Err(Error::conflict(format!(
+                "{ip} is already used by child \"{name}\" (network {}); pick another --ip or leave it out",
+                child.record.value.spec.network
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the link of a child and sets it up, down to the announcement of its addresses.
+    async fn child_build(&mut self, name: &str, netns: &Netns) -> Result<()> {
+        let record = self.child(name)?.record.value.clone();
+        let network = self.network(&record.spec.network)?.clone();
+        let parent = record.parent.clone();
+        self.make_link(&record, &network, netns).await?;
+        let inside = Netlink::inside(netns)?;
+        let live = self.observe(&record, &network, netns, &inside).await?;
+        let live = live.ok_or_else(|| Error::failed("its link was there and is gone again"))?;
+        let live = self.attach_child(&record, &network, netns, live).await?;
+        let ifindex = live.ifindex;
+        let (host_end, mac) = (live.host_end, live.mac);
+        let ifname = live.ifname.clone();
+        if let Some(child) = self.children.get_mut(name) {
+            child.live = Some(Live { up: true, ..live });
+        }
+        self.sync_modes(&parent).await;
+        self.sync_tables(&parent)?;
+        for address in &record.spec.ip {
+            let doing = || format!("cannot give {ifname} the address {address}");
+            inside.add_address(ifindex, *address).await.doing(doing)?;
+        }
+        if host_end != 0 {
+            self.netlink.set_up(host_end).await?;
+        }
+        inside.set_up(ifindex).await.doing(|| format!("cannot bring {ifname} up"))?;
+        for route in &record.spec.route {
+            let doing = || format!("cannot give {ifname} the route to {}", route.destination);
+            inside.add_route(ifindex, route).await.doing(doing)?;
+        }
+        let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
+        if let Err(e) = netns.inside(|| announce::announce(ifindex, mac, &addresses))? {
+            tracing::warn!(child = name, "cannot announce its addresses: {e}");
+        }
+        self.netlink.follow(netns).await
+    }
+
+    async fn make_link(
+        &self,
+        record: &ChildRecord,
+        network: &NetworkSpec,
+        netns: &Netns,
+    ) -> Result<()> {
+        let parent = self.parent(&network.parent)?.link.as_ref();
+        let parent = parent.ok_or_else(|| Error::failed("its parent is not there"))?;
+        let ifname = &record.spec.ifname;
+        let new = NewLink { name: ifname, netns, mac: record.mac, mtu: network.mtu.or(parent.mtu) };
+        let made = match self.mode_in_force(network) {
+            Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new).await,
+            None => self.netlink.add_veth(&host_end_name(&record.spec.name), &new).await,
+        };
+        made.doing(|| {
+            format!("cannot make {ifname} in {} on {}", netns.path().display(), network.parent)
+        })
+    }
+
+    /// Attaches the programs of a child, and lets its frames in.
+    async fn attach_child(
+        &mut self,
+        record: &ChildRecord,
+        network: &NetworkSpec,
+        netns: &Netns,
+        mut live: Live,
+    ) -> Result<Live> {
+        let own = &self.netlink;
+        let parent = self.parents.get_mut(&record.parent);
+        let Some(parent) = parent else { return Ok(live) };
+        let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
+        match network.kind {
+            Kind::Macvlan => {
+                live.guarded = plane.attach_guard(record.port, netns, &live.ifname)?;
+            }
+            Kind::Veth => {
+                let host_end = host_end_name(&record.spec.name);
+                plane.attach_host_end(record.port, &host_end, live.host_end)?;
+                own.filter_add(link.index, live.mac)
+                    .await
+                    .doing(|| format!("cannot add {} to the filter of {}", live.mac, link.name))?;
+                if parent.xdp.is_some() {
+                    live.takes_xdp = netns.inside(|| ethtool::enable_gro(&live.ifname))?.is_ok();
+                }
+            }
+        }
+        Ok(live)
+    }
+
+    /// Looks at a child's link; `None` if it is not there.
+    async fn observe(
+        &self,
+        record: &ChildRecord,
+        network: &NetworkSpec,
+        netns: &Netns,
+        inside: &Netlink,
+    ) -> Result<Option<Live>> {
+        let Some(parent) = &self.parent(&record.parent)?.link else { return Ok(None) };
+        let elsewhere = netns.id() != self.own_netns;
+        let host_end = match network.kind {
+            Kind::Macvlan => None,
+            Kind::Veth => match self.netlink.link(&host_end_name(&record.spec.name)).await? {
+                Some(link) => Some(link),
+                None => return Ok(None),
+            },
+        };
+        let is_ours = |link: &Link| match &host_end {
+            None => {
+                matches!(link.kind, LinkKind::Macvlan(_))
+                    && link.lower == Some(parent.index)
+                    && link.lower_elsewhere == elsewhere
+            }
+            Some(host_end) => link.kind == LinkKind::Veth && host_end.lower == Some(link.index),
+        };
+        let before = self.children.get(&record.spec.name).and_then(|child| child.live.as_ref());
+        let is_known = |link: &Link| {
+            link.mac == record.mac
+                || link.name == record.spec.ifname
+                || before.is_some_and(|live| live.ifindex == link.index)
+        };
+        let links = inside.links().await?;
+        let found = links.into_iter().filter(is_ours).find(is_known);
+        Ok(found.and_then(|link| {
+            Some(Live {
+                ifindex: link.index,
+                ifname: link.name,
+                mac: link.mac?,
+                mtu: link.mtu,
+                up: link.up,
+                mode: match link.kind {
+                    LinkKind::Macvlan(mode) => mode,
+                    _ => None,
+                },
+                host_end: host_end.map_or(0, |link| link.index),
+                netns: netns.id(),
+                guarded: false,
+                takes_xdp: false,
+            })
+        }))
+    }
+
+    /// Removes a child: its link first, so that whoever is killed in between finds it again.
+    pub(crate) async fn child_rm(&mut self, name: &str) -> Result<()> {
+        self.child(name)?;
+        if let Some(child) = self.children.get_mut(name) {
+            child.record.value.removing = true;
+        }
+        self.save_child(name).await?;
+        let record = self.child(name)?.record.value.clone();
+        let doing = || format!("cannot remove child \"{name}\"");
+        if let (Ok(network), Some(netns)) =
+            (self.network(&record.spec.network).cloned(), record.open_netns())
+        {
+            let inside = Netlink::inside(&netns)?;
+            if let Some(live) = self.observe(&record, &network, &netns, &inside).await? {
+                inside.delete(live.ifindex).await.doing(doing)?;
+            }
+        }
+        // What is left of a veth whose other end could not be reached.
+        if self.kind_of(&record) == Kind::Veth
+            && let Some(link) = self.netlink.link(&host_end_name(name)).await?
+        {
+            self.netlink.delete(link.index).await.doing(doing)?;
+        }
+        self.release(name).await?;
+        let child = self.children.remove(name);
+        self.sync_tables(&record.parent)?;
+        self.sync_modes(&record.parent).await;
+        if let Some(child) = child {
+            let key = format!("{}{name}", store::CHILDREN);
+            self.store.delete_if(&key, child.record.revision).await?;
+        }
+        tracing::info!(child = name, "child removed");
+        Ok(())
+    }
+
+    /// Forgets the link of a child: its programs, and its MAC in the parent's filter.
+    async fn release(&mut self, name: &str) -> Result<()> {
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let live = child.live.take();
+        let record = child.record.value.clone();
+        let veth = self.kind_of(&record) == Kind::Veth;
+        let Some(parent) = self.parents.get_mut(&record.parent) else { return Ok(()) };
+        if let Some(plane) = &mut parent.plane {
+            plane.forget_guard(record.port)?;
+            plane.forget_host_end(record.port)?;
+        }
+        if let (true, Some(link), Some(live)) = (veth, &parent.link, live)
+            && let Err(e) = self.netlink.filter_remove(link.index, live.mac).await
+        {
+            tracing::debug!(child = name, "its MAC was not in the parent's filter: {e}");
+        }
+        Ok(())
+    }
+
+    /// Looks again at all children of a parent.
+    pub(crate) fn suspect_children(&mut self, iface: &str) {
+        for child in self.children.values_mut().filter(|c| c.record.value.parent == iface) {
+            child.suspect = true;
+        }
+    }
+
+    /// Marks the children that a change may be about.
+    pub(crate) fn suspect(&mut self, change: &Change) {
+        let knows = |live: &Live, link: &Link| Some(live.mac) == link.mac;
+        match change {
+            Change::Lost | Change::NetnsGone => {
+                self.children.values_mut().for_each(|child| child.suspect = true);
+            }
+            Change::Gone(link) => {
+                for child in self.children.values_mut() {
+                    let known = child
+                        .live
+                        .as_ref()
+                        .is_some_and(|live| knows(live, link) || live.host_end == link.index);
+                    child.suspect |= known;
+                }
+            }
+            Change::Link(link) => {
+                let lives = self.children.values().filter_map(|child| child.live.as_ref());
+                let known = lives.clone().any(|live| knows(live, link));
+                for child in self.children.values_mut() {
+                    let Some(live) = &child.live else { continue };
+                    let about_it = if known {
+                        knows(live, link) && (live.up != link.up || live.ifname != link.name)
+                    } else {
+                        // Its MAC may have changed.
+                        live.ifindex == link.index && live.ifname == link.name
+                    };
+                    child.suspect |= about_it;
+                }
+            }
+        }
+    }
+
+    /// Looks at the children of a parent that may have changed, and makes links that are missing.
+    /// Returns false if one of them could not be looked at.
+    pub(crate) async fn sync_children(&mut self, iface: &str) -> bool {
+        let mut complete = true;
+        let names: Vec<String> = self
+            .children_of(iface)
+            .filter(|(_, child)| child.suspect || child.live.is_none())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let there = self.parent(iface).is_ok_and(|parent| parent.link.is_some());
+        for name in names {
+            match self.sync_child(&name, there).await {
+                Ok(()) => {}
+                Err(e) if e.kind == ErrorKind::NotFound => {}
+                Err(e) => {
+                    tracing::warn!(child = name, "cannot look at it: {e}");
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+
+    async fn sync_child(&mut self, name: &str, parent_is_there: bool) -> Result<()> {
+        let record = self.child(name)?.record.value.clone();
+        if record.removing {
+            return self.child_rm(name).await;
+        }
+        if let Some(child) = self.children.get_mut(name) {
+            child.suspect = false;
+        }
+        let network = self.network(&record.spec.network)?.clone();
+        let Some(netns) = record.open_netns().filter(|_| parent_is_there) else {
+            if self.child(name)?.live.is_some() {
+                tracing::info!(child = name, "its namespace or its parent is gone");
+                self.release(name).await?;
+            }
+            return Ok(());
+        };
+        let inside = Netlink::inside(&netns)?;
+        let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
+            tracing::info!(child = name, "its link is gone: it is made again");
+            self.release(name).await?;
+            let done = self.child_build(name, &netns).await;
+            if let Err(e) = done {
+                tracing::warn!(child = name, "cannot make it again: {e}");
+            }
+            return Ok(());
+        };
+        let before = self.child(name)?.live.clone();
+        if let Some(before) = &before
+            && before.mac != live.mac
+        {
+            tracing::info!(child = name, old = %before.mac, new = %live.mac, "its MAC has changed");
+            if network.kind == Kind::Veth
+                && let Some(link) = &self.parent(&record.parent)?.link
+            {
+                self.netlink.filter_remove(link.index, before.mac).await?;
+            }
+        }
+        let live = self.attach_child(&record, &network, &netns, live).await?;
+        if let Some(child) = self.children.get_mut(name) {
+            child.live = Some(live);
+        }
+        self.netlink.follow(&netns).await
+    }
+}

@@ -1,0 +1,351 @@
+//! Parents: adding, attaching, following, removing.
+
+use dataplane_common::abi::Settings;
+
+use super::state::{Parent, ParentRecord, State};
+use crate::{
+    dataplane::{Dataplane, Pins, XdpIn},
+    error::{Context, Error, ErrorKind, Result},
+    ethtool,
+    model::{ParentSpec, UnknownPolicy, XdpMode},
+    netlink::{Link, LinkKind, Netlink},
+    netns::Netns,
+    store::{self, Store, Versioned},
+    task::Task,
+};
+
+/// What a problem is about.
+pub(crate) mod problem {
+    /// The interface.
+    pub(crate) const LINK: &str = "link";
+    /// XDP.
+    pub(crate) const XDP: &str = "xdp";
+    /// The last pass of the control loop.
+    pub(crate) const SYNC: &str = "sync";
+}
+
+/// Refuses interfaces that no child can sit on.
+fn check_link(link: &Link) -> Result<()> {
+    let cannot =
+        |why: &str| Err(Error::invalid(format!("{} cannot be a parent: {why}", link.name)));
+    if link.loopback {
+        return cannot("it is a loopback; name the interface that leads to the LAN");
+    }
+    if matches!(link.kind, LinkKind::Macvlan(_)) {
+        return cannot("it is a macvlan link itself; name the interface that it sits on");
+    }
+    if link.mac.is_none() {
+        return cannot("it is no Ethernet interface");
+    }
+    Ok(())
+}
+
+impl State {
+    /// Adds a parent, or changes the settings of one.
+    pub(crate) async fn parent_add(&mut self, spec: ParentSpec) -> Result<()> {
+        let iface = spec.iface.clone();
+        let before = match self.parents.get(&iface) {
+            Some(parent) if parent.record.value.spec == spec => return Ok(()),
+            Some(parent) => Some(parent.record.value.spec.clone()),
+            None => {
+                let link = self.netlink.link(&iface).await?;
+                let link = link.ok_or_else(|| {
+                    Error::not_found(format!(
+                        "no interface \"{iface}\" in this network namespace; see `ip link`"
+                    ))
+                })?;
+                check_link(&link)?;
+                None
+            }
+        };
+        let done = self.parent_put(spec).await;
+        let done = match done {
+            Ok(()) => self.parent_settle(&iface).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = done {
+            // Whatever was there before is there again.
+            let undone = match before {
+                Some(spec) => {
+                    self.parent_put(spec).await?;
+                    self.parent_settle(&iface).await
+                }
+                None => self.parent_forget(&iface).await,
+            };
+            if let Err(e) = undone {
+                tracing::error!(parent = iface, "cannot undo: {e}");
+            }
+            return Err(e);
+        }
+        tracing::info!(parent = iface, "parent added");
+        Ok(())
+    }
+
+    async fn parent_put(&mut self, spec: ParentSpec) -> Result<()> {
+        let iface = spec.iface.clone();
+        if let Some(parent) = self.parents.get_mut(&iface) {
+            parent.record.value.spec = spec;
+            parent.xdp_for = None;
+            return self.save_parent(&iface).await;
+        }
+        let value = ParentRecord { spec, seen: None };
+        let key = format!("{}{iface}", store::PARENTS);
+        let revision = self.store.put_as(&key, &value, None).await?;
+        self.parents.insert(iface, Parent::new(Versioned { value, revision }));
+        Ok(())
+    }
+
+    /// Brings a parent up at once, and fails where the control loop would only note it.
+    async fn parent_settle(&mut self, iface: &str) -> Result<()> {
+        self.reconcile_parent(iface).await?;
+        let parent = self.parent(iface)?;
+        let forced = matches!(parent.record.value.spec.xdp, XdpMode::Native | XdpMode::Generic);
+        match parent.problems.get(problem::XDP) {
+            Some(why) if forced && parent.xdp.is_none() => Err(Error::conflict(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a parent and everything that maclane attached to it.
+    pub(crate) async fn parent_rm(&mut self, iface: &str, force: bool) -> Result<()> {
+        self.parent(iface)?;
+        let networks: Vec<String> = self.networks_of(iface).map(|n| n.name.clone()).collect();
+        if !networks.is_empty() && !force {
+            return Err(Error::conflict(format!(
+                "cannot remove parent \"{iface}\": it has the networks {}; remove them first, or \
+                 remove everything with --force",
+                networks.join(", ")
+            )));
+        }
+        for network in networks {
+            let children: Vec<String> = self.children_in(&network).map(String::from).collect();
+            for child in children {
+                self.child_rm(&child).await?;
+            }
+            self.network_rm(&network).await?;
+        }
+        self.parent_forget(iface).await?;
+        tracing::info!(parent = iface, "parent removed");
+        Ok(())
+    }
+
+    async fn parent_forget(&mut self, iface: &str) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let link = parent.link.clone();
+        let pins = Pins::new(&self.dirs.bpffs, iface);
+        let parent = self.parent_mut(iface)?;
+        match parent.plane.take() {
+            Some(plane) => {
+                let made_clsact = plane.made_clsact();
+                plane.unload(link.as_ref().map(|link| link.name.as_str()))?;
+                if let (true, Some(link)) = (made_clsact, &link) {
+                    self.netlink.delete_clsact(link.index).await?;
+                }
+            }
+            None => pins.remove()?,
+        }
+        if let Some(parent) = self.parents.remove(iface) {
+            let key = format!("{}{iface}", store::PARENTS);
+            self.store.delete_if(&key, parent.record.revision).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the parent's interface; what is gone has no programs to keep track of.
+    pub(crate) async fn sync_link(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let seen = parent.record.value.seen;
+        let by_name = links.iter().find(|link| link.name == iface);
+        let renamed = || {
+            links.iter().find(|link| link.mac.is_some_and(|mac| seen == Some((link.index, mac))))
+        };
+        let found = by_name.or_else(renamed).cloned();
+        parent.problems.remove(problem::LINK);
+        match &found {
+            None => {
+                parent.problems.insert(
+                    problem::LINK,
+                    format!("no interface \"{iface}\"; its networks come back with it"),
+                );
+            }
+            Some(link) if link.name != iface => {
+                let problem = format!(
+                    "the interface is called \"{}\" now; it is served all the same until another one is called \"{iface}\"",
+                    link.name
+                );
+                parent.problems.insert(problem::LINK, problem);
+            }
+            Some(_) => {}
+        }
+        let now = found.as_ref().and_then(|link| link.mac.map(|mac| (link.index, mac)));
+        let changed = now.is_some() && now != seen;
+        parent.link = found;
+        if changed {
+            parent.record.value.seen = now;
+            self.save_parent(iface).await?;
+        }
+        Ok(())
+    }
+
+    /// Learns which VLANs and MACs are the host's own.
+    pub(crate) fn sync_host(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let Some(link) = &parent.link else { return Ok(()) };
+        parent.host_vlans = links
+            .iter()
+            .filter(|other| other.lower == Some(link.index) && !other.lower_elsewhere)
+            .filter_map(|other| match other.kind {
+                LinkKind::Vlan(vlan) => Some((vlan, other.mac?)),
+                _ => None,
+            })
+            .collect();
+        parent.host_macs = links
+            .iter()
+            .filter(|other| Some(other.index) == link.controller)
+            .filter_map(|other| other.mac)
+            .collect();
+        Ok(())
+    }
+
+    /// Loads and attaches the programs where they are not.
+    pub(crate) async fn sync_programs(&mut self, iface: &str) -> Result<()> {
+        let parent = self.parent(iface)?;
+        let Some(link) = parent.link.clone() else { return Ok(()) };
+        let spec = parent.record.value.spec.clone();
+        let decided = parent.xdp_for == Some(link.index);
+        let xdp = if decided { parent.xdp } else { wanted_xdp(spec.xdp, &link) };
+        let wanted = if decided && parent.plane.is_some() {
+            parent.plane.as_ref().map(Dataplane::settings).unwrap_or_default()
+        } else {
+            self.settings(&spec, xdp, &link).await
+        };
+        let (bpffs, tc, kick) = (self.dirs.bpffs.clone(), self.tc, self.kick.clone());
+        let parent = self.parent_mut(iface)?;
+        if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
+            // The old programs run on until each link is updated.
+            (parent.listener, parent.plane) = (None, None);
+            let mut plane = Dataplane::load(Pins::new(&bpffs, iface), wanted, tc)?;
+            let mut events = plane.take_events()?;
+            parent.listener = Some(Task::spawn(async move {
+                while events.wait().await.is_ok() {
+                    kick.notify_one();
+                }
+            }));
+            parent.plane = Some(plane);
+        }
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        plane.attach_tc(&link.name, link.index)?;
+        if !decided {
+            self.decide_xdp(iface, &link, xdp)?;
+        }
+        Ok(())
+    }
+
+    fn decide_xdp(&mut self, iface: &str, link: &Link, xdp: Option<XdpIn>) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let forced = matches!(parent.record.value.spec.xdp, XdpMode::Native | XdpMode::Generic);
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        parent.problems.remove(problem::XDP);
+        let on_it: Vec<(u32, XdpIn)> = link
+            .xdp
+            .iter()
+            .map(|xdp| (xdp.program, if xdp.generic { XdpIn::Generic } else { XdpIn::Native }))
+            .collect();
+        let attached = plane.attach_xdp(&link.name, link.index, xdp, &on_it);
+        parent.xdp = attached.is_ok().then_some(xdp).flatten();
+        parent.xdp_for = Some(link.index);
+        if let Err(e) = attached {
+            let level = if forced { "cannot be had" } else { "is off" };
+            parent.problems.insert(problem::XDP, format!("XDP {level}: {e}"));
+            if e.kind != ErrorKind::Conflict && !forced {
+                tracing::info!(parent = iface, "XDP is off: {e}");
+            }
+        } else if let Some(xdp) = xdp
+            && plane.settings().xdp_sees_tags == 0
+        {
+            let problem = format!(
+                "XDP ({}) leaves untagged frames to TC, because an offload may hide their VLAN tag; switch it off \
+                 (for a veth: `ethtool -K PEER tx-vlan-offload off` at the other end), then add the parent again",
+                xdp.name()
+            );
+            parent.problems.insert(problem::XDP, problem);
+        }
+        Ok(())
+    }
+
+    /// What the programs are loaded with.
+    async fn settings(&self, spec: &ParentSpec, xdp: Option<XdpIn>, link: &Link) -> Settings {
+        Settings {
+            drop_unknown: u8::from(spec.unknown == UnknownPolicy::Drop),
+            xdp_may_drop: u8::from(xdp == Some(XdpIn::Native)),
+            xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(link).await),
+            pad: 0,
+        }
+    }
+
+    /// True if no offload hides VLAN tags from XDP on this interface.
+    async fn sees_tags(&self, link: &Link) -> bool {
+        if link.kind != LinkKind::Veth {
+            return ethtool::keep_rx_tags(&link.name).unwrap_or(false);
+        }
+        // What a veth receives has the form that its peer sends.
+        let Some(peer) = link.lower else { return false };
+        let keeps = |links: Vec<Link>| {
+            let peer = links.into_iter().find(|other| {
+                other.index == peer
+                    && other.lower == Some(link.index)
+                    && other.kind == LinkKind::Veth
+            });
+            peer.and_then(|peer| ethtool::offloads_tx_tags(&peer.name).ok()).map(|hides| !hides)
+        };
+        if !link.lower_elsewhere {
+            return self.netlink.links().await.ok().and_then(keeps).unwrap_or(false);
+        }
+        for netns in Netns::all().unwrap_or_default() {
+            let Ok(inside) = Netlink::inside(&netns) else { continue };
+            let Ok(links) = inside.links().await else { continue };
+            if let Ok(Some(keeps)) = netns.inside(|| keeps(links)) {
+                return keeps;
+            }
+        }
+        false
+    }
+}
+
+/// Where XDP has to be attached.
+fn wanted_xdp(mode: XdpMode, link: &Link) -> Option<XdpIn> {
+    // A NIC has a device behind it; what software made has none.
+    let physical =
+        || std::path::Path::new("/sys/class/net").join(&link.name).join("device").exists();
+    match mode {
+        XdpMode::Native => Some(XdpIn::Native),
+        XdpMode::Generic => Some(XdpIn::Generic),
+        XdpMode::Off => None,
+        XdpMode::Auto => (link.kind == LinkKind::Device && physical()).then_some(XdpIn::Native),
+    }
+}
+
+impl State {
+    /// One pass of the control loop over a parent.
+    pub(crate) async fn reconcile_parent(&mut self, iface: &str) -> Result<()> {
+        let links = self.netlink.links().await?;
+        let was = self.parent(iface)?.link.as_ref().map(|link| link.index);
+        self.sync_link(iface, &links).await.doing(|| format!("parent {iface}"))?;
+        let is = self.parent(iface)?.link.as_ref().map(|link| link.index);
+        if was != is {
+            tracing::info!(parent = iface, ?was, ?is, "the interface has another index");
+            self.suspect_children(iface);
+        }
+        if is.is_none() {
+            self.sync_children(iface).await;
+            return Ok(());
+        }
+        self.sync_host(iface, &links)?;
+        self.sync_programs(iface).await.doing(|| format!("parent {iface}"))?;
+        let complete = self.sync_children(iface).await;
+        self.sync_adopted(iface, &links).await?;
+        self.sync_modes(iface).await;
+        // Better old tables than tables without a child that could not be looked at.
+        if complete { self.sync_tables(iface) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,286 @@
+//! What the daemon knows: the records that it keeps in the store, and what it saw last.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
+use serde::{Deserialize, Serialize};
+
+use super::Dirs;
+use crate::{
+    dataplane::{Dataplane, TcKind, XdpIn},
+    error::{Error, Result},
+    model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
+    netlink::{Link, Netlink},
+    netns::{Netns, NetnsId},
+    store::{self, RedbStore, Store, Versioned},
+    task::Task,
+};
+
+/// A parent, in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ParentRecord {
+    /// What was asked for.
+    pub(crate) spec: ParentSpec,
+    /// The index and MAC that the interface had last: how it is known again when it was renamed.
+    #[serde(default)]
+    pub(crate) seen: Option<(u32, Mac)>,
+}
+
+/// A child, in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ChildRecord {
+    /// What was asked for.
+    pub(crate) spec: ChildSpec,
+    /// The parent of its network.
+    pub(crate) parent: String,
+    /// Its MAC; absent for a passthru child, which has the parent's.
+    pub(crate) mac: Option<Mac>,
+    /// Its port in the dataplane.
+    pub(crate) port: u16,
+    /// Where its namespace is.
+    pub(crate) netns: PathBuf,
+    /// Which namespace that was.
+    pub(crate) netns_id: NetnsId,
+    /// It is being removed: whoever finds it so goes on.
+    #[serde(default)]
+    pub(crate) removing: bool,
+}
+
+impl ChildRecord {
+    /// Its namespace, if that is still there. A name stands for whatever has it; a process stands
+    /// for the namespace that it had, which may live on without it.
+    pub(crate) fn open_netns(&self) -> Option<Netns> {
+        let netns = Netns::open_path(&self.netns).ok();
+        if !self.netns.starts_with("/proc") {
+            return netns;
+        }
+        netns.filter(|netns| netns.id() == self.netns_id).or_else(|| Netns::with_id(self.netns_id))
+    }
+}
+
+/// The link of a child, as it was seen last.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    /// Its index in its namespace.
+    pub(crate) ifindex: u32,
+    /// Its name in its namespace.
+    pub(crate) ifname: String,
+    /// Its MAC.
+    pub(crate) mac: Mac,
+    /// Its MTU in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// It is up.
+    pub(crate) up: bool,
+    /// Its macvlan mode.
+    pub(crate) mode: Option<Mode>,
+    /// For a veth child the index of its host end.
+    pub(crate) host_end: u32,
+    /// Its namespace.
+    pub(crate) netns: NetnsId,
+    /// `maclane_guard` is on it.
+    pub(crate) guarded: bool,
+    /// It takes frames from XDP.
+    pub(crate) takes_xdp: bool,
+}
+
+/// A child that maclane made.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// What the store holds.
+    pub(crate) record: Versioned<ChildRecord>,
+    /// Its link; absent while there is none.
+    pub(crate) live: Option<Live>,
+    /// Something about it has changed: look again.
+    pub(crate) suspect: bool,
+}
+
+/// A macvlan child that somebody else made.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    /// Its port in the dataplane.
+    pub(crate) port: u16,
+    /// What was found out about it: its namespace, name, index, mode and MTU.
+    pub(crate) found: Option<Found>,
+    /// `maclane_guard` is on it.
+    pub(crate) guarded: bool,
+}
+
+/// An adopted child's link, where its namespace can be entered.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// Where its namespace is.
+    pub(crate) netns: PathBuf,
+    /// The link in there.
+    pub(crate) link: Link,
+}
+
+impl Adopted {
+    /// Its macvlan mode; that of the kernel's default and of Docker where it cannot be seen.
+    pub(crate) fn mode(&self) -> Mode {
+        match self.found.as_ref().map(|found| &found.link.kind) {
+            Some(crate::netlink::LinkKind::Macvlan(Some(mode))) => *mode,
+            _ => Mode::Bridge,
+        }
+    }
+}
+
+/// A parent.
+pub(crate) struct Parent {
+    /// What the store holds.
+    pub(crate) record: Versioned<ParentRecord>,
+    /// Who waits for the events of its programs.
+    pub(crate) listener: Option<Task>,
+    /// Its programs and maps; absent until the interface was there once.
+    pub(crate) plane: Option<Dataplane>,
+    /// The interface; absent while it is missing.
+    pub(crate) link: Option<Link>,
+    /// Where XDP is attached.
+    pub(crate) xdp: Option<XdpIn>,
+    /// XDP was decided on for this index of the interface.
+    pub(crate) xdp_for: Option<u32>,
+    /// The host's 802.1Q sub-interfaces on it.
+    pub(crate) host_vlans: BTreeMap<u16, Mac>,
+    /// Other MACs of the host.
+    pub(crate) host_macs: BTreeSet<Mac>,
+    /// Children that somebody else made, by MAC.
+    pub(crate) adopted: BTreeMap<Mac, Adopted>,
+    /// What is wrong, by what it is about.
+    pub(crate) problems: BTreeMap<&'static str, String>,
+}
+
+impl Parent {
+    pub(crate) fn new(record: Versioned<ParentRecord>) -> Self {
+        Self {
+            record,
+            listener: None,
+            plane: None,
+            link: None,
+            xdp: None,
+            xdp_for: None,
+            host_vlans: BTreeMap::new(),
+            host_macs: BTreeSet::new(),
+            adopted: BTreeMap::new(),
+            problems: BTreeMap::new(),
+        }
+    }
+}
+
+/// Everything that the daemon knows.
+pub(crate) struct State {
+    pub(crate) dirs: Dirs,
+    pub(crate) store: RedbStore,
+    pub(crate) netlink: Netlink,
+    pub(crate) own_netns: NetnsId,
+    pub(crate) tc: TcKind,
+    pub(crate) parents: BTreeMap<String, Parent>,
+    pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
+    pub(crate) children: BTreeMap<String, Child>,
+    /// Wakes the control loop; given to those who wait for a parent's events.
+    pub(crate) kick: std::sync::Arc<tokio::sync::Notify>,
+}
+
+impl State {
+    /// Reads the store.
+    pub(crate) async fn open(dirs: Dirs) -> Result<Self> {
+        let store = RedbStore::open(&dirs.state)?;
+        let parents = store.list_as::<ParentRecord>(store::PARENTS).await?;
+        let networks = store.list_as::<NetworkSpec>(store::NETWORKS).await?;
+        let children = store.list_as::<ChildRecord>(store::CHILDREN).await?;
+        Ok(Self {
+            netlink: Netlink::own()?,
+            own_netns: Netns::own()?.id(),
+            tc: TcKind::of_this_kernel(),
+            parents: parents.into_iter().map(|(k, record)| (k, Parent::new(record))).collect(),
+            networks: networks.into_iter().collect(),
+            children: children
+                .into_iter()
+                .map(|(k, record)| (k, Child { record, live: None, suspect: true }))
+                .collect(),
+            kick: std::sync::Arc::default(),
+            dirs,
+            store,
+        })
+    }
+
+    /// The parent with this name.
+    pub(crate) fn parent(&self, iface: &str) -> Result<&Parent> {
+        self.parents.get(iface).ok_or_else(|| {
+            Error::not_found(format!("no parent \"{iface}\"; see `maclane parent ls`"))
+        })
+    }
+
+    /// The parent with this name, to change.
+    pub(crate) fn parent_mut(&mut self, iface: &str) -> Result<&mut Parent> {
+        self.parents.get_mut(iface).ok_or_else(|| {
+            Error::not_found(format!("no parent \"{iface}\"; see `maclane parent ls`"))
+        })
+    }
+
+    /// The network with this name.
+    pub(crate) fn network(&self, name: &str) -> Result<&NetworkSpec> {
+        self.networks.get(name).map(|network| &network.value).ok_or_else(|| {
+            Error::not_found(format!("no network \"{name}\"; see `maclane network ls`"))
+        })
+    }
+
+    /// The child with this name.
+    pub(crate) fn child(&self, name: &str) -> Result<&Child> {
+        self.children
+            .get(name)
+            .ok_or_else(|| Error::not_found(format!("no child \"{name}\"; see `maclane child ls`")))
+    }
+
+    /// The children that maclane made on a parent.
+    pub(crate) fn children_of(&self, parent: &str) -> impl Iterator<Item = (&String, &Child)> {
+        self.children.iter().filter(move |(_, child)| child.record.value.parent == parent)
+    }
+
+    /// The networks on a parent.
+    pub(crate) fn networks_of(&self, parent: &str) -> impl Iterator<Item = &NetworkSpec> {
+        self.networks.values().map(|network| &network.value).filter(move |n| n.parent == parent)
+    }
+
+    /// What a child is made of.
+    pub(crate) fn kind_of(&self, record: &ChildRecord) -> Kind {
+        self.networks.get(&record.spec.network).map_or(Kind::Macvlan, |n| n.value.kind)
+    }
+
+    /// The lowest port of a parent that nobody has.
+    pub(crate) fn free_port(&self, parent: &str) -> Result<u16> {
+        let mut taken: BTreeSet<u16> =
+            self.children_of(parent).map(|(_, child)| child.record.value.port).collect();
+        taken.extend(
+            self.parents.get(parent).into_iter().flat_map(|p| p.adopted.values()).map(|a| a.port),
+        );
+        let last = PORT_FIRST_CHILD + u16::try_from(CHILDREN).unwrap_or(u16::MAX) - 1;
+        (PORT_FIRST_CHILD..=last).find(|port| !taken.contains(port)).ok_or_else(|| {
+            Error::failed(format!(
+                "parent {parent} has {CHILDREN} children, which is all that it can have; remove some first"
+            ))
+        })
+    }
+
+    /// Writes a child's record.
+    pub(crate) async fn save_child(&mut self, name: &str) -> Result<()> {
+        if let Some(child) = self.children.get_mut(name) {
+            let key = format!("{}{name}", store::CHILDREN);
+            let expected = Some(child.record.revision);
+            child.record.revision = self.store.put_as(&key, &child.record.value, expected).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a parent's record.
+    pub(crate) async fn save_parent(&mut self, iface: &str) -> Result<()> {
+        if let Some(parent) = self.parents.get_mut(iface) {
+            let key = format!("{}{iface}", store::PARENTS);
+            let expected = Some(parent.record.revision);
+            parent.record.revision =
+                self.store.put_as(&key, &parent.record.value, expected).await?;
+        }
+        Ok(())
+    }
+}

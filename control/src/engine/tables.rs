@@ -1,0 +1,168 @@
+//! From what is there to what the dataplane needs: modes and tables.
+
+use std::collections::BTreeSet;
+
+use dataplane_common::{
+    abi::{Kind as PortKind, port_flag},
+    topology::{Child as PortChild, Membership, Topology},
+};
+
+use super::state::{Adopted, Child, Live, State};
+use crate::{
+    error::Result,
+    model::{Kind, Mac, Mode, NetworkSpec, Trunk},
+    netlink::Netlink,
+};
+
+/// The VLANs of a child of this network.
+pub(crate) fn membership(network: &NetworkSpec, trunk: Option<&Trunk>) -> Membership {
+    match trunk {
+        _ if network.mode == Mode::Passthru => Membership::All,
+        None => Membership::Access(network.vlan),
+        Some(Trunk::All) => Membership::All,
+        Some(Trunk::List(vlans)) => Membership::Trunk(vlans.iter().copied().collect()),
+    }
+}
+
+impl State {
+    /// The macvlan mode that a network's children have to be in.
+    ///
+    /// In bridge mode the kernel switches between siblings by itself and knows no VLANs, so `auto`
+    /// takes it only where all macvlan children of the parent share one.
+    pub(crate) fn mode_in_force(&self, network: &NetworkSpec) -> Option<Mode> {
+        match (network.kind, network.mode) {
+            (Kind::Veth, _) => None,
+            (Kind::Macvlan, Mode::Auto) if self.one_vlan(network) => Some(Mode::Bridge),
+            (Kind::Macvlan, Mode::Auto) => Some(Mode::Vepa),
+            (Kind::Macvlan, forced) => Some(forced),
+        }
+    }
+
+    /// True if all macvlan children of the network's parent, and those that the network would
+    /// have, share one VLAN.
+    fn one_vlan(&self, network: &NetworkSpec) -> bool {
+        let mut vlans = BTreeSet::from([network.vlan]);
+        let parent = &network.parent;
+        if self.parents.get(parent).is_some_and(|p| !p.adopted.is_empty()) {
+            vlans.insert(0);
+        }
+        for (_, child) in self.children_of(parent) {
+            let spec = &child.record.value.spec;
+            let Ok(network) = self.network(&spec.network) else { continue };
+            if network.kind == Kind::Macvlan {
+                vlans.insert(network.vlan);
+                if spec.trunk.is_some() {
+                    return false;
+                }
+            }
+        }
+        vlans.len() == 1
+    }
+
+    /// Puts every macvlan child of a parent into the mode that is in force.
+    pub(crate) async fn sync_modes(&mut self, parent: &str) {
+        let wrong: Vec<(String, Mode)> = self
+            .children_of(parent)
+            .filter_map(|(name, child)| {
+                let network = self.network(&child.record.value.spec.network).ok()?;
+                let wanted = self.mode_in_force(network)?;
+                let live = child.live.as_ref()?;
+                (live.mode != Some(wanted) && wanted != Mode::Passthru)
+                    .then(|| (name.clone(), wanted))
+            })
+            .collect();
+        for (name, mode) in wrong {
+            if let Err(e) = self.set_mode(&name, mode).await {
+                tracing::warn!(child = name, ?mode, "cannot change the macvlan mode: {e}");
+            }
+        }
+    }
+
+    async fn set_mode(&mut self, name: &str, mode: Mode) -> Result<()> {
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let (Some(netns), Some(live)) = (child.record.value.open_netns(), &mut child.live) else {
+            return Ok(());
+        };
+        Netlink::inside(&netns)?.set_mode(&live.ifname, live.ifindex, mode).await?;
+        live.mode = Some(mode);
+        tracing::info!(child = name, ?mode, "macvlan mode changed");
+        Ok(())
+    }
+
+    /// Writes the tables of a parent into the kernel.
+    pub(crate) fn sync_tables(&mut self, iface: &str) -> Result<()> {
+        let Some(topology) = self.topology(iface) else { return Ok(()) };
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        let tables = topology.tables(&plane.tables().groups);
+        plane.apply(tables)
+    }
+
+    fn topology(&self, iface: &str) -> Option<Topology> {
+        let parent = self.parents.get(iface)?;
+        let link = parent.link.as_ref()?;
+        let created = self.children_of(iface).filter_map(|(_, child)| self.port_of(child));
+        let adopted = parent.adopted.iter().map(|(mac, adopted)| port_of_adopted(*mac, adopted));
+        Some(Topology {
+            parent: link.index,
+            mac: link.mac?.0,
+            host_vlans: parent.host_vlans.iter().map(|(vlan, mac)| (*vlan, mac.0)).collect(),
+            host_macs: parent.host_macs.iter().map(|mac| mac.0).collect(),
+            children: created.chain(adopted).collect(),
+        })
+    }
+
+    fn port_of(&self, child: &Child) -> Option<PortChild> {
+        let live = child.live.as_ref()?;
+        let record = &child.record.value;
+        let network = self.network(&record.spec.network).ok()?;
+        let membership = membership(network, record.spec.trunk.as_ref());
+        let kind = match network.kind {
+            Kind::Macvlan => PortKind::Macvlan,
+            Kind::Veth => PortKind::Veth,
+        };
+        Some(PortChild {
+            port: record.port,
+            mac: live.mac.0,
+            kind,
+            membership,
+            host_end: live.host_end,
+            flags: self.flags(network, live),
+            takes_xdp: live.takes_xdp,
+        })
+    }
+
+    fn flags(&self, network: &NetworkSpec, live: &Live) -> u8 {
+        let mut flags = mode_flags(live.mode.unwrap_or(network.mode));
+        if live.guarded {
+            flags |= port_flag::GUARDED;
+        }
+        if network.kind == Kind::Veth && live.netns != self.own_netns {
+            flags |= port_flag::PEER;
+        }
+        flags
+    }
+}
+
+fn mode_flags(mode: Mode) -> u8 {
+    match mode {
+        Mode::Auto | Mode::Vepa => 0,
+        Mode::Bridge => port_flag::BRIDGE,
+        Mode::Private => port_flag::ISOLATED,
+        Mode::Passthru => port_flag::ANY_SOURCE,
+    }
+}
+
+fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
+    let guard = if adopted.guarded { port_flag::GUARDED } else { 0 };
+    PortChild {
+        port: adopted.port,
+        mac: mac.0,
+        kind: PortKind::Macvlan,
+        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for.
+        membership: Membership::All,
+        host_end: 0,
+        flags: mode_flags(adopted.mode()) | guard,
+        takes_xdp: false,
+    }
+}

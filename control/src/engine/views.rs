@@ -1,0 +1,199 @@
+//! What is shown: parents, networks, children, tables and counters.
+
+use dataplane_common::{
+    DropReason,
+    abi::{Kind as PortKind, PORT_HOST, PORT_WIRE, VLAN_ANY},
+};
+
+use super::state::{Adopted, Child, State};
+use crate::{
+    dataplane::Pins,
+    error::Result,
+    model::{
+        ChildView, DropStats, FdbView, Kind, Mac, NetworkView, Origin, ParentView, PortStats,
+        StatsView,
+    },
+};
+
+fn state_name(up: Option<bool>, none: &str) -> String {
+    match up {
+        Some(true) => "up".into(),
+        Some(false) => "down".into(),
+        None => none.into(),
+    }
+}
+
+fn identity(guarded: bool) -> String {
+    if guarded { "guard".into() } else { "mac".into() }
+}
+
+impl State {
+    /// A parent, as it is.
+    pub(crate) fn parent_view(&self, iface: &str) -> Result<ParentView> {
+        let parent = self.parent(iface)?;
+        let link = parent.link.as_ref();
+        let spec = &parent.record.value.spec;
+        Ok(ParentView {
+            iface: iface.into(),
+            state: state_name(link.map(|link| link.up), "missing"),
+            ifindex: link.map(|link| link.index),
+            mac: link.and_then(|link| link.mac),
+            mtu: link.and_then(|link| link.mtu),
+            xdp: spec.xdp,
+            xdp_attached: parent.xdp.map_or("off", crate::dataplane::XdpIn::name).into(),
+            tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),
+            unknown: spec.unknown,
+            networks: self.networks_of(iface).map(|network| network.name.clone()).collect(),
+            children: self.children_of(iface).count(),
+            adopted: parent.adopted.len(),
+            pins: Pins::new(&self.dirs.bpffs, iface).dir().display().to_string(),
+            problems: parent.problems.values().cloned().collect(),
+        })
+    }
+
+    /// A network, as it is.
+    pub(crate) fn network_view(&self, name: &str) -> Result<NetworkView> {
+        let spec = self.network(name)?.clone();
+        Ok(NetworkView {
+            mode_in_force: self.mode_in_force(&spec),
+            children: self.children_in(name).map(String::from).collect(),
+            spec,
+        })
+    }
+
+    /// Every child: those that maclane made, then those that others made.
+    pub(crate) fn child_views(&self) -> Vec<ChildView> {
+        let created = self.children.iter().map(|(name, child)| self.created_view(name, child));
+        let adopted = self.parents.iter().flat_map(|(iface, parent)| {
+            parent.adopted.iter().map(|(mac, adopted)| adopted_view(iface, *mac, adopted))
+        });
+        created.chain(adopted).collect()
+    }
+
+    fn created_view(&self, name: &str, child: &Child) -> ChildView {
+        let record = &child.record.value;
+        let network = self.network(&record.spec.network).ok();
+        let live = child.live.as_ref();
+        ChildView {
+            name: name.into(),
+            network: Some(record.spec.network.clone()),
+            parent: record.parent.clone(),
+            vlan: network.map_or(0, |network| network.vlan),
+            trunk: record.spec.trunk.clone(),
+            kind: network.map_or(Kind::Macvlan, |network| network.kind),
+            mode: live.and_then(|live| live.mode),
+            netns: Some(record.netns.display().to_string()),
+            ifname: Some(live.map_or_else(|| record.spec.ifname.clone(), |l| l.ifname.clone())),
+            ifindex: live.map(|live| live.ifindex),
+            mac: live.map(|live| live.mac).or(record.mac).unwrap_or(Mac([0; 6])),
+            ip: record.spec.ip.clone(),
+            mtu: live.and_then(|live| live.mtu),
+            port: Some(record.port),
+            state: state_name(live.map(|live| live.up), "gone"),
+            origin: Origin::Created,
+            identity: match network.map(|network| network.kind) {
+                // Its host end is on this side.
+                Some(Kind::Veth) => "port".into(),
+                _ => identity(live.is_some_and(|live| live.guarded)),
+            },
+        }
+    }
+
+    /// The forwarding table of a parent.
+    pub(crate) fn fdb_view(&self, iface: &str) -> Result<Vec<FdbView>> {
+        let Some(plane) = &self.parent(iface)?.plane else { return Ok(Vec::new()) };
+        let entries = plane.tables().fdb.iter();
+        Ok(entries
+            .map(|(key, value)| FdbView {
+                parent: iface.into(),
+                mac: Mac(key.mac),
+                vlan: (key.vlan != VLAN_ANY).then_some(key.vlan),
+                port: value.port,
+                kind: kind_name(value.kind).into(),
+                owner: self.port_name(iface, value.port),
+            })
+            .collect())
+    }
+
+    fn port_name(&self, iface: &str, port: u16) -> String {
+        match port {
+            PORT_WIRE => return "wire".into(),
+            PORT_HOST => return "host".into(),
+            _ => {}
+        }
+        let created = self.children_of(iface).find(|(_, child)| child.record.value.port == port);
+        let adopted = || {
+            let adopted = &self.parents.get(iface)?.adopted;
+            let (mac, _) = adopted.iter().find(|(_, adopted)| adopted.port == port)?;
+            Some(adopted_name(iface, *mac))
+        };
+        created.map(|(name, _)| name.clone()).or_else(adopted).unwrap_or_else(|| port.to_string())
+    }
+
+    /// The counters of a parent.
+    pub(crate) fn stats_view(&self, iface: &str) -> Result<StatsView> {
+        let mut view = StatsView { parent: iface.into(), ports: Vec::new(), drops: Vec::new() };
+        let Some(plane) = &self.parent(iface)?.plane else { return Ok(view) };
+        let counters = plane.counters()?;
+        for (port, entry) in &plane.tables().ports {
+            let stats = counters.ports.get(usize::from(*port)).copied().unwrap_or_default();
+            view.ports.push(PortStats {
+                port: *port,
+                name: self.port_name(iface, *port),
+                kind: kind_name(entry.kind).into(),
+                rx_packets: stats.rx_packets,
+                rx_bytes: stats.rx_bytes,
+                tx_packets: stats.tx_packets,
+                tx_bytes: stats.tx_bytes,
+            });
+        }
+        for (reason, drops) in DropReason::ALL.iter().zip(&counters.drops) {
+            view.drops.push(DropStats {
+                reason: reason.name().into(),
+                meaning: reason.meaning().into(),
+                packets: drops.packets,
+                bytes: drops.bytes,
+            });
+        }
+        Ok(view)
+    }
+}
+
+fn kind_name(kind: u8) -> &'static str {
+    match PortKind::from_raw(kind) {
+        PortKind::None => "none",
+        PortKind::Wire => "wire",
+        PortKind::Host => "host",
+        PortKind::Macvlan => "macvlan",
+        PortKind::Veth => "veth",
+    }
+}
+
+fn adopted_name(iface: &str, mac: Mac) -> String {
+    format!("{iface}/{mac}")
+}
+
+fn adopted_view(iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
+    let found = adopted.found.as_ref();
+    let link = found.map(|found| &found.link);
+    ChildView {
+        name: adopted_name(iface, mac),
+        network: None,
+        parent: iface.into(),
+        vlan: 0,
+        trunk: Some(crate::model::Trunk::All),
+        kind: Kind::Macvlan,
+        mode: link.map(|_| adopted.mode()),
+        netns: found.map(|found| found.netns.display().to_string()),
+        ifname: link.map(|link| link.name.clone()),
+        ifindex: link.map(|link| link.index),
+        mac,
+        ip: Vec::new(),
+        mtu: link.and_then(|link| link.mtu),
+        port: Some(adopted.port),
+        // Only the MACs of children that are up are in the parent's filter.
+        state: "up".into(),
+        origin: Origin::Adopted,
+        identity: identity(adopted.guarded),
+    }
+}

@@ -1,0 +1,229 @@
+//! What the programs and the kernel do with a frame: verdicts carried out as `tc.rs` and `flood.rs`
+//! of `dataplane-ebpf` do, and the parts of the kernel that a frame meets beside them.
+
+use dataplane_common::{
+    Frame, Mark, Tables, Verdict,
+    abi::{GroupKey, Kind, PORT_HOST, PORT_WIRE},
+    decide::{Sender, copy_for, decide, egress_port, tci},
+    frame::{Mac, Tags},
+    topology::TableSet,
+    verdict::{Copy, Delivery, Flood, IngressCopy, Retag},
+};
+
+use crate::model::{Child, Lan, Mode};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    Ingress,
+    Egress,
+    HostEnd,
+}
+
+/// A frame as it reached a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) port: u16,
+    pub(crate) frame: Frame,
+}
+
+pub(crate) struct Machine<'a> {
+    pub(crate) lan: &'a Lan,
+    pub(crate) tables: &'a TableSet,
+    /// Slots that a flood serves in one turn.
+    pub(crate) turn: u16,
+    pub(crate) received: Vec<Received>,
+}
+
+fn retagged(frame: &Frame, tag: Option<u16>) -> Frame {
+    if tci(frame) == tag {
+        return *frame;
+    }
+    assert!(!matches!(frame.tags, Tags::Stacked(_)), "one of two tags was changed: {frame:?}");
+    Frame { tags: tag.map_or(Tags::None, Tags::One), ..*frame }
+}
+
+/// The kernel.
+impl Machine<'_> {
+    /// A port sends a frame.
+    pub(crate) fn send(&mut self, frame: &Frame, from: u16) {
+        match self.lan.child(from) {
+            Some(child) if child.is_macvlan => self.macvlan_transmit(frame, child),
+            Some(_) => self.act(Hook::HostEnd, frame, from),
+            None if from == PORT_WIRE => self.act(Hook::Ingress, frame, PORT_WIRE),
+            None => self.egress(frame, None, 0, from),
+        }
+    }
+
+    fn reach(&mut self, port: u16, frame: &Frame) {
+        self.received.push(Received { port, frame: *frame });
+    }
+
+    /// `macvlan_queue_xmit` (`drivers/net/macvlan.c`).
+    fn macvlan_transmit(&mut self, frame: &Frame, child: &Child) {
+        if child.is_bridge() {
+            let siblings = self.lan.macvlans().filter(|c| c.is_bridge());
+            if frame.is_multicast() {
+                for sibling in siblings.filter(|c| c.port != child.port) {
+                    self.reach(sibling.port, frame);
+                }
+            } else if let Some(sibling) = { siblings }.find(|c| c.mac == frame.dst) {
+                self.reach(sibling.port, frame);
+                return;
+            }
+        }
+        let mark = child.guarded.then_some(Mark::From(child.port));
+        self.egress(frame, mark, 0, child.port);
+    }
+
+    /// The parent's ingress behind our program (`net/core/dev.c`, `__netif_receive_skb_core`).
+    fn parent_receives(&mut self, frame: &Frame) {
+        let (vid, stacked) = match frame.tags {
+            Tags::None => (0, false),
+            Tags::One(tci) => (tci & 0xfff, false),
+            Tags::Stacked(outer) => (outer & 0xfff, true),
+        };
+        // `vlan_do_receive` comes before the receive handler.
+        if self.lan.host_vlans.contains_key(&vid) {
+            return self.reach(PORT_HOST, frame);
+        }
+        if self.macvlan_receives(frame) {
+            return;
+        }
+        // The parent's stack takes no frame of a VLAN without a sub-interface. What it does with
+        // two tags is the host's business.
+        if vid == 0 || stacked {
+            self.reach(PORT_HOST, frame);
+        }
+    }
+
+    /// `macvlan_handle_frame` (`drivers/net/macvlan.c`); true if it consumes the frame.
+    fn macvlan_receives(&mut self, frame: &Frame) -> bool {
+        let lan = self.lan;
+        if !frame.is_multicast() {
+            let by_mac = || lan.macvlans().find(|c| c.mac == frame.dst);
+            let Some(child) = lan.passthru().or_else(by_mac) else { return false };
+            self.reach(child.port, frame);
+            return true;
+        }
+        let source = lan.macvlans().find(|c| c.mac == frame.src);
+        let modes: &[Mode] = match source.map(|c| c.mode) {
+            None => &[Mode::Private, Mode::Vepa, Mode::Passthru, Mode::Bridge],
+            Some(Mode::Vepa) => &[Mode::Vepa, Mode::Bridge],
+            Some(Mode::Bridge) => &[Mode::Vepa],
+            Some(Mode::Private | Mode::Passthru) => {
+                source.iter().for_each(|c| self.reach(c.port, frame));
+                return true;
+            }
+        };
+        let not_the_source = |c: &&Child| source.is_none_or(|s| s.port != c.port);
+        for child in lan.macvlans().filter(not_the_source).filter(|c| modes.contains(&c.mode)) {
+            self.reach(child.port, frame);
+        }
+        false
+    }
+}
+
+/// The programs.
+impl Machine<'_> {
+    /// `maclane_egress`; `sender` is who it must take for the sender.
+    fn egress(&mut self, frame: &Frame, mark: Option<Mark>, came_in: u32, sender: u16) {
+        match egress_port(frame, mark, came_in, self.tables) {
+            Ok(Sender::Transit) => self.reach(PORT_WIRE, frame),
+            Ok(Sender::Port(port)) => {
+                assert_eq!(port, sender, "taken for another sender");
+                self.act(Hook::Egress, frame, port);
+            }
+            Ok(Sender::Unknown) => {
+                assert_eq!(PORT_HOST, sender, "taken for the host");
+                self.act(Hook::Egress, frame, PORT_HOST);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn act(&mut self, hook: Hook, frame: &Frame, from: u16) {
+        match decide(frame, from, self.tables) {
+            Verdict::Deliver(delivery) => self.deliver(hook, frame, delivery, from),
+            Verdict::Flood(plan) => self.flood(hook, frame, plan, 0),
+            Verdict::Drop(_) => {}
+            Verdict::Pass => match hook {
+                Hook::Ingress => self.parent_receives(frame),
+                Hook::Egress => self.reach(PORT_WIRE, frame),
+                Hook::HostEnd => panic!("a child's frame was left to the stack of its host end"),
+            },
+        }
+    }
+
+    fn deliver(&mut self, hook: Hook, frame: &Frame, delivery: Delivery, from: u16) {
+        let Delivery { port, kind, retag } = delivery;
+        let frame = retagged(frame, retag.apply(tci(frame)));
+        match (kind, hook) {
+            (Kind::Macvlan | Kind::Host, _) => self.parent_receives(&frame),
+            (Kind::Veth, _) => self.veth_receives(port, &frame),
+            (Kind::Wire, Hook::Egress) => self.reach(PORT_WIRE, &frame),
+            (Kind::Wire, Hook::HostEnd) => {
+                let came_in = self.lan.child(from).map_or(0, Child::host_end);
+                self.egress(&frame, Some(Mark::Transit(from)), came_in, from);
+            }
+            (Kind::Wire, Hook::Ingress) | (Kind::None, _) => panic!("delivered to nowhere"),
+        }
+    }
+
+    fn veth_receives(&mut self, port: u16, frame: &Frame) {
+        let ifindex = self.tables.port(port).expect("a port").ifindex;
+        let child = self.lan.children.iter().find(|c| c.host_end() == ifindex && ifindex != 0);
+        self.reach(child.expect("a host end").port, frame);
+    }
+
+    fn flood(&mut self, hook: Hook, frame: &Frame, plan: Flood, first: u16) {
+        let have = tci(frame);
+        let next = first + plan.slots.saturating_sub(first).min(self.turn);
+        for slot in first..next {
+            self.serve_slot(frame, &plan, have, slot);
+        }
+        if next < plan.slots {
+            // `resume`, in the parent's ingress.
+            match decide(frame, plan.from, self.tables) {
+                Verdict::Flood(plan) => self.flood(Hook::Ingress, frame, plan, next),
+                other => panic!("a flood went on as {other:?}"),
+            }
+        }
+        if first == 0 {
+            self.last_copies(hook, frame, &plan, have);
+        }
+    }
+
+    fn serve_slot(&mut self, frame: &Frame, plan: &Flood, have: Option<u16>, slot: u16) {
+        let Some(member) = self.tables.groups.get(&GroupKey { vlan: plan.group, slot }) else {
+            return;
+        };
+        let to = self.tables.port(member.port).expect("a member");
+        let Some(Copy { to: delivery, unicast }) = copy_for(plan, have, member.port, &to) else {
+            return;
+        };
+        let dst = if unicast { to.mac } else { frame.dst };
+        let copy = Frame { dst, ..retagged(frame, delivery.retag.apply(have)) };
+        if delivery.kind == Kind::Veth {
+            self.veth_receives(delivery.port, &copy);
+        } else {
+            self.parent_receives(&copy);
+        }
+    }
+
+    fn last_copies(&mut self, hook: Hook, frame: &Frame, plan: &Flood, have: Option<u16>) {
+        let host: Mac = self.tables.port(PORT_HOST).expect("the host").mac;
+        let dst = if plan.ingress == IngressCopy::ToHost { host } else { frame.dst };
+        if hook == Hook::Ingress {
+            if plan.ingress != IngressCopy::None {
+                self.parent_receives(&Frame { dst, ..*frame });
+            }
+            return;
+        }
+        let retag = Retag::new(have, plan.vlan, true);
+        if plan.ingress != IngressCopy::None {
+            self.parent_receives(&Frame { dst, ..retagged(frame, retag.apply(have)) });
+        }
+        let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, retag };
+        self.deliver(hook, frame, wire, plan.from);
+    }
+}
