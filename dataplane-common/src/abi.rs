@@ -280,8 +280,8 @@ pub struct Settings {
     /// 1: XDP sees every VLAN tag in the frame. 0 where an offload may have moved it to metadata:
     /// there a frame without a tag is left to TC.
     pub xdp_sees_tags: u8,
-    /// Zero.
-    pub pad: u8,
+    /// 1: XDP runs in generic mode, and TC may meet frames without their MAC header.
+    pub xdp_generic: u8,
 }
 
 /// The kinds of event in `maclane_events`.

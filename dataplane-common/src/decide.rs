@@ -8,9 +8,9 @@ use crate::{
     abi::{
         FdbValue, Kind, PORT_HOST, PORT_WIRE, Port, Tables, VLAN_ANY, Vlan, port_flag, vlan_flag,
     },
-    frame::{Frame, Mac, Tags, VID_MASK},
+    frame::{Frame, Mac, Tag},
     mark::Mark,
-    verdict::{Copy, Delivery, DropReason, Flood, IngressCopy, Retag, Verdict},
+    verdict::{Copy, Delivery, DropReason, Flood, IngressCopy, Verdict},
 };
 
 /// Where the frame that came in at port `from` goes.
@@ -44,6 +44,45 @@ pub enum Sender {
     Unknown,
     /// A veth child, and the frame has been decided on at its host end.
     Transit,
+}
+
+/// Finds out who sent a frame that came in through the parent: the wire, or a child in bridge mode.
+///
+/// The kernel puts a frame between two macvlan siblings in bridge mode into the parent's ingress
+/// (`drivers/net/macvlan.c`, `macvlan_queue_xmit`), with its mark removed on the way between
+/// namespaces. What is left is the `stamp` of the guard (`skb->tc_index`); where the sender has no
+/// guard, that both ends are in bridge mode.
+///
+/// # Errors
+///
+/// [`DropReason::SourceIsOurs`] if the source MAC is one of ours and the frame is from the wire.
+#[inline(always)]
+pub fn ingress_port(
+    frame: &Frame,
+    mark: Option<Mark>,
+    stamp: Option<u16>,
+    tables: &impl Tables,
+) -> Result<u16, DropReason> {
+    if !tables.may_be_ours(frame.src) {
+        return Ok(PORT_WIRE);
+    }
+    let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else { return Ok(PORT_WIRE) };
+    let is = |flag| owner.flags & flag != 0;
+    let proven = if is(port_flag::GUARDED) {
+        stamp == Some(owner.port) || mark == Some(Mark::From(owner.port))
+    } else {
+        !is(port_flag::SHARED_MAC)
+    };
+    // A stamp alone would not do: it may still be on a frame that a loop brings back.
+    let between_siblings = is(port_flag::BRIDGE)
+        && tables.fdb(frame.dst, VLAN_ANY).is_some_and(|to| to.flags & port_flag::BRIDGE != 0);
+    if proven && between_siblings {
+        Ok(owner.port)
+    } else if is(port_flag::SHARED_MAC) {
+        Ok(PORT_WIRE)
+    } else {
+        Err(DropReason::SourceIsOurs)
+    }
 }
 
 /// Finds out who sent a frame that is about to leave through the parent.
@@ -80,10 +119,10 @@ pub fn egress_port(
     }
 }
 
-/// What the member at port `to` gets of a flood. `have` is the tag of the frame as it came in.
+/// What the member at port `to` gets of a flood.
 #[must_use]
 #[inline(always)]
-pub fn copy_for(flood: &Flood, have: Option<u16>, to: u16, member: &Port) -> Option<Copy> {
+pub fn copy_for(flood: &Flood, to: u16, member: &Port) -> Option<Copy> {
     let kind = Kind::from_raw(member.kind);
     let macvlan = match kind {
         Kind::Macvlan => true,
@@ -101,27 +140,8 @@ pub fn copy_for(flood: &Flood, have: Option<u16>, to: u16, member: &Port) -> Opt
     {
         return None;
     }
-    let retag = Retag::new(have, flood.vlan, member.flags & port_flag::TRUNK != 0);
-    Some(Copy { to: Delivery { port: to, kind, retag }, unicast: macvlan })
-}
-
-/// The tag control information of a frame with one tag.
-#[must_use]
-#[inline(always)]
-pub const fn tci(frame: &Frame) -> Option<u16> {
-    match frame.tags {
-        Tags::One(tci) => Some(tci),
-        Tags::None | Tags::Stacked(_) => None,
-    }
-}
-
-/// The VLAN that a tag says; VID 0 is untagged.
-#[inline(always)]
-const fn vid(tci: Option<u16>) -> u16 {
-    match tci {
-        Some(tci) => tci & VID_MASK,
-        None => 0,
-    }
+    let tag = flood.tag.for_port(flood.vlan, member.flags & port_flag::TRUNK != 0);
+    Some(Copy { to: Delivery { port: to, kind, tag }, unicast: macvlan })
 }
 
 #[inline(always)]
@@ -170,45 +190,34 @@ const fn copy_for_host(group: Vlan, vlan: u16) -> IngressCopy {
 }
 
 #[inline(always)]
-fn deliver(entry: FdbValue, have: Option<u16>, vlan: u16) -> Verdict {
-    let retag = Retag::new(have, vlan, entry.flags & port_flag::TRUNK != 0);
-    Verdict::Deliver(Delivery { port: entry.port, kind: Kind::from_raw(entry.kind), retag })
+fn deliver(entry: FdbValue, tag: Tag, vlan: u16) -> Verdict {
+    let tag = tag.for_port(vlan, entry.flags & port_flag::TRUNK != 0);
+    Verdict::Deliver(Delivery { port: entry.port, kind: Kind::from_raw(entry.kind), tag })
 }
 
 #[inline(always)]
-fn to_wire(retag: Retag) -> Verdict {
-    Verdict::Deliver(Delivery { port: PORT_WIRE, kind: Kind::Wire, retag })
+fn to_wire(tag: Tag) -> Verdict {
+    Verdict::Deliver(Delivery { port: PORT_WIRE, kind: Kind::Wire, tag })
 }
 
 #[inline(always)]
 fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
-    let mut macvlan_source = false;
-    if tables.may_be_ours(frame.src)
-        && let Some(owner) = tables.fdb(frame.src, VLAN_ANY)
-    {
-        if owner.flags & port_flag::SHARED_MAC == 0 {
-            return Verdict::Drop(DropReason::SourceIsOurs);
-        }
-        macvlan_source = owner.kind == Kind::Macvlan as u8;
+    let vlan = frame.tag.vlan();
+    if frame.tag.is_stacked() {
+        return stacked_from_wire(frame, vlan, tables);
     }
-    let have = match frame.tags {
-        Tags::None => None,
-        Tags::One(tci) => Some(tci),
-        Tags::Stacked(outer) => return stacked_from_wire(frame, outer & VID_MASK, tables),
-    };
-    let vlan = vid(have);
     if frame.is_multicast() {
-        return multicast_from_wire(frame, vlan, macvlan_source, tables);
+        return multicast_from_wire(frame, vlan, tables);
     }
     if let Some(entry) = tables.fdb(frame.dst, vlan) {
         return match Kind::from_raw(entry.kind) {
-            Kind::Macvlan | Kind::Veth => deliver(entry, have, vlan),
+            Kind::Macvlan | Kind::Veth => deliver(entry, frame.tag, vlan),
             Kind::Host | Kind::Wire | Kind::None => Verdict::Pass,
         };
     }
     match tables.fdb(frame.dst, VLAN_ANY) {
         Some(owner) if owner.kind == Kind::Host as u8 => Verdict::Pass,
-        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => deliver(owner, have, vlan),
+        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => deliver(owner, frame.tag, vlan),
         Some(_) => Verdict::Drop(DropReason::OtherVlan),
         None if tables.drop_unknown() => Verdict::Drop(DropReason::Unknown),
         None => Verdict::Pass,
@@ -229,18 +238,17 @@ fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict
 }
 
 #[inline(always)]
-fn multicast_from_wire(
-    frame: &Frame,
-    vlan: u16,
-    macvlan_source: bool,
-    tables: &impl Tables,
-) -> Verdict {
+fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
     let members = !frame.is_reserved();
     // The kernel would take a source that a macvlan child has, too, for that child, and leave it
     // out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
-    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !macvlan_source;
+    let shared_source = || {
+        let is_macvlan = |owner: FdbValue| owner.kind == Kind::Macvlan as u8;
+        tables.may_be_ours(frame.src) && tables.fdb(frame.src, VLAN_ANY).is_some_and(is_macvlan)
+    };
+    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !shared_source();
     let kernel = flag(vlan_flag::NO_MACVLAN) || members && floods;
     if kernel && (group.veth == 0 || !members) {
         return Verdict::Pass;
@@ -253,6 +261,7 @@ fn multicast_from_wire(
     Verdict::Flood(Flood {
         from: PORT_WIRE,
         from_flags: 0,
+        tag: frame.tag,
         vlan,
         group: number,
         slots,
@@ -264,24 +273,20 @@ fn multicast_from_wire(
 
 #[inline(always)]
 fn from_host(frame: &Frame, tables: &impl Tables) -> Verdict {
-    let have = match frame.tags {
-        Tags::None => None,
-        Tags::One(tci) => Some(tci),
-        Tags::Stacked(_) => return to_wire(Retag::KEEP),
-    };
-    if frame.is_reserved() {
-        return to_wire(Retag::KEEP);
+    if frame.tag.is_stacked() || frame.is_reserved() {
+        return to_wire(frame.tag);
     }
-    let vlan = vid(have);
+    let vlan = frame.tag.vlan();
     if frame.is_multicast() {
         let (number, group) = group_of(vlan, tables);
         if group.slots == 0 {
-            return to_wire(Retag::KEEP);
+            return to_wire(frame.tag);
         }
         // The host's own broadcast must not come back to it, so the kernel's flood is no help.
         return Verdict::Flood(Flood {
             from: PORT_HOST,
             from_flags: 0,
+            tag: frame.tag,
             vlan,
             group: number,
             slots: group.slots,
@@ -291,8 +296,8 @@ fn from_host(frame: &Frame, tables: &impl Tables) -> Verdict {
         });
     }
     match member_with(frame.dst, vlan, tables) {
-        Some(entry) if entry.kind != Kind::Host as u8 => deliver(entry, have, vlan),
-        Some(_) | None => to_wire(Retag::KEEP),
+        Some(entry) if entry.kind != Kind::Host as u8 => deliver(entry, frame.tag, vlan),
+        Some(_) | None => to_wire(frame.tag),
     }
 }
 
@@ -304,22 +309,20 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     if port.mac != frame.src && port.flags & port_flag::ANY_SOURCE == 0 {
         return Verdict::Drop(DropReason::SourceMac);
     }
-    let have = match frame.tags {
-        Tags::None => None,
-        Tags::One(tci) => Some(tci),
-        Tags::Stacked(_) => return Verdict::Drop(DropReason::Stacked),
-    };
-    let Some(vlan) = vlan_of_child(&port, from, have, tables) else {
+    if frame.tag.is_stacked() {
+        return Verdict::Drop(DropReason::Stacked);
+    }
+    let Some(vlan) = vlan_of_child(frame, &port, from, tables) else {
         return Verdict::Drop(DropReason::VlanNotAllowed);
     };
     if frame.is_reserved() {
         return Verdict::Drop(DropReason::Reserved);
     }
     if frame.is_multicast() {
-        return multicast_from_child(&port, from, vlan, tables);
+        return multicast_from_child(frame, &port, from, vlan, tables);
     }
     let Some(entry) = member_with(frame.dst, vlan, tables) else {
-        return to_wire(Retag::new(have, vlan, true));
+        return to_wire(frame.tag.for_port(vlan, true));
     };
     if entry.port == from {
         return Verdict::Drop(DropReason::SamePort);
@@ -327,13 +330,13 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     if entry.kind != Kind::Host as u8 && (entry.flags | port.flags) & port_flag::ISOLATED != 0 {
         return Verdict::Drop(DropReason::Isolated);
     }
-    deliver(entry, have, vlan)
+    deliver(entry, frame.tag, vlan)
 }
 
 /// The VLAN of a child's frame: an access port sends untagged, a trunk port in its VLANs.
 #[inline(always)]
-fn vlan_of_child(port: &Port, from: u16, have: Option<u16>, tables: &impl Tables) -> Option<u16> {
-    let vlan = vid(have);
+fn vlan_of_child(frame: &Frame, port: &Port, from: u16, tables: &impl Tables) -> Option<u16> {
+    let vlan = frame.tag.vlan();
     if port.flags & port_flag::TRUNK == 0 {
         return if vlan == 0 { Some(port.vlan) } else { None };
     }
@@ -344,7 +347,13 @@ fn vlan_of_child(port: &Port, from: u16, have: Option<u16>, tables: &impl Tables
 }
 
 #[inline(always)]
-fn multicast_from_child(port: &Port, from: u16, vlan: u16, tables: &impl Tables) -> Verdict {
+fn multicast_from_child(
+    frame: &Frame,
+    port: &Port,
+    from: u16,
+    vlan: u16,
+    tables: &impl Tables,
+) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
     let kernel = vlan == 0 && flag(vlan_flag::KERNEL_FROM_CHILD);
@@ -356,6 +365,7 @@ fn multicast_from_child(port: &Port, from: u16, vlan: u16, tables: &impl Tables)
     Verdict::Flood(Flood {
         from,
         from_flags: port.flags,
+        tag: frame.tag,
         vlan,
         group: number,
         slots: if kernel && group.veth == 0 { 0 } else { group.slots },

@@ -18,52 +18,112 @@ pub const ETH_P_8021AD: u16 = 0x88a8;
 /// The VLAN ID in a tag control information field.
 pub const VID_MASK: u16 = 0x0fff;
 
-/// The first bytes of a frame: as many as the header and one tag take.
-#[derive(Clone, Copy)]
-pub struct Head {
-    /// The bytes; those behind `len` are zero.
-    pub bytes: [u8; ETH_HLEN + VLAN_HLEN],
-    /// How many of them the frame has.
-    pub len: usize,
-}
+/// Bytes that the decision reads: the header and one tag. A frame that is shorter is a runt.
+pub const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 
-impl Head {
-    /// The head of the frame in `frame`.
+/// The first bytes of a frame.
+pub type Head = [u8; HEAD_LEN];
+
+/// A frame's VLAN tag: none, one customer tag with its tag control information (PCP, DEI, VLAN
+/// ID), or stacked tags (two, or a service tag), of which only the host may make sense.
+///
+/// One word, all of it always set: the verifier does not accept the gaps of an enum with data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(u32);
+
+impl Tag {
+    /// No tag.
+    pub const NONE: Self = Self(0);
+
+    const ONE: u32 = 1 << 16;
+    const STACKED: u32 = 1 << 17;
+
+    /// One customer tag.
     #[must_use]
-    pub fn of(frame: &[u8]) -> Self {
-        let mut head = Self { bytes: [0; ETH_HLEN + VLAN_HLEN], len: 0 };
-        for (to, from) in head.bytes.iter_mut().zip(frame) {
-            *to = *from;
-            head.len += 1;
-        }
-        head
+    #[inline(always)]
+    pub const fn one(tci: u16) -> Self {
+        Self(Self::ONE | tci as u32)
     }
 
+    /// Two tags, or a service tag, with the outer tag control information.
+    #[must_use]
     #[inline(always)]
-    const fn be16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    pub const fn stacked(tci: u16) -> Self {
+        Self(Self::STACKED | tci as u32)
+    }
+
+    /// The word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_raw(self) -> u32 {
+        self.0
+    }
+
+    /// The tag of a word that [`Self::to_raw`] gave.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// True if there is a tag.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
+    /// True for stacked tags.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_stacked(self) -> bool {
+        self.0 & Self::STACKED != 0
+    }
+
+    /// The (outer) tag control information; 0 without a tag.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tci(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+
+    /// The (outer) VLAN; 0 without a tag, because VLAN ID 0 is untagged.
+    #[must_use]
+    #[inline(always)]
+    pub const fn vlan(self) -> u16 {
+        self.tci() & VID_MASK
+    }
+
+    /// The tag that a frame of VLAN `vlan` with this tag has for a port that sees VLANs tagged
+    /// (`tagged`), or for one that sees no tags. A priority (PCP) is kept where the new form has a
+    /// place for it; a tag of VLAN ID 0, which has only that, is left to ports that see tags.
+    #[must_use]
+    #[inline(always)]
+    pub const fn for_port(self, vlan: u16, tagged: bool) -> Self {
+        if !tagged {
+            Self::NONE
+        } else if self.vlan() == vlan {
+            self
+        } else {
+            Self::one(self.tci() & !VID_MASK | vlan)
+        }
     }
 }
 
 /// A tag that the kernel or the NIC has moved out of the frame's bytes (`skb->vlan_tci`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffloadedTag {
+    /// There is one.
+    pub present: bool,
     /// Its EtherType, host byte order.
     pub proto: u16,
     /// Its tag control information, host byte order.
     pub tci: u16,
 }
 
-/// The VLAN tags of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tags {
-    /// No tag.
-    None,
-    /// One customer tag, with its tag control information: PCP, DEI, VLAN ID.
-    One(u16),
-    /// Two tags, or a service tag, with the outer tag control information. Only the host may
-    /// have such a frame: which VLAN it belongs to is not ours to say.
-    Stacked(u16),
+impl OffloadedTag {
+    /// The tag, if there is one, is in the frame's bytes.
+    pub const NONE: Self = Self { present: false, proto: 0, tci: 0 };
 }
 
 /// What the decision looks at.
@@ -73,8 +133,8 @@ pub struct Frame {
     pub dst: Mac,
     /// Source address.
     pub src: Mac,
-    /// VLAN tags.
-    pub tags: Tags,
+    /// VLAN tag.
+    pub tag: Tag,
 }
 
 const fn is_tag(ethertype: u16) -> bool {
@@ -82,28 +142,28 @@ const fn is_tag(ethertype: u16) -> bool {
 }
 
 impl Frame {
-    /// Reads the head of a frame. `None` if it ends inside its header or tag.
+    /// Reads the head of a frame.
     #[must_use]
     #[inline(always)]
-    pub fn parse(head: &Head, offloaded: Option<OffloadedTag>) -> Option<Self> {
-        if head.len < ETH_HLEN {
-            return None;
-        }
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = head.bytes;
-        let in_bytes = is_tag(head.be16(12));
-        if in_bytes && head.len < ETH_HLEN + VLAN_HLEN {
-            return None;
-        }
-        let tags = match offloaded {
-            Some(OffloadedTag { proto: ETH_P_8021Q, tci }) if !in_bytes => Tags::One(tci),
-            Some(OffloadedTag { tci, .. }) => Tags::Stacked(tci),
-            None if !in_bytes => Tags::None,
-            None if head.be16(12) == ETH_P_8021Q && !is_tag(head.be16(16)) => {
-                Tags::One(head.be16(14))
+    pub fn parse(head: &Head, offloaded: OffloadedTag) -> Self {
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1, t0, t1, i0, i1] = *head;
+        let outer = u16::from_be_bytes([e0, e1]);
+        let tci = u16::from_be_bytes([t0, t1]);
+        let inner = u16::from_be_bytes([i0, i1]);
+        let tag = if offloaded.present {
+            if offloaded.proto == ETH_P_8021Q && !is_tag(outer) {
+                Tag::one(offloaded.tci)
+            } else {
+                Tag::stacked(offloaded.tci)
             }
-            None => Tags::Stacked(head.be16(14)),
+        } else if !is_tag(outer) {
+            Tag::NONE
+        } else if outer == ETH_P_8021Q && !is_tag(inner) {
+            Tag::one(tci)
+        } else {
+            Tag::stacked(tci)
         };
-        Some(Self { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], tags })
+        Self { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], tag }
     }
 
     /// True for broadcast and multicast: the I/G bit (IEEE 802-2014, clause 8.2.2).
@@ -125,36 +185,48 @@ impl Frame {
 mod tests {
     use super::*;
 
-    fn frame(tail: &[u8]) -> Vec<u8> {
-        [&[0xff; 6], &[2, 0, 0, 0, 0, 1], tail].concat()
+    #[test]
+    fn tags_are_read_wherever_they_are() {
+        let meta = |proto, tci| OffloadedTag { present: true, proto, tci };
+        let bytes = OffloadedTag::NONE;
+        let cases: &[(&str, [u8; 6], OffloadedTag, Tag)] = &[
+            ("untagged", [0x08, 0x06, 1, 2, 3, 4], bytes, Tag::NONE),
+            ("in the bytes", [0x81, 0, 0xa0, 10, 8, 0], bytes, Tag::one(0xa00a)),
+            ("in the metadata", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021Q, 20), Tag::one(20)),
+            ("priority only", [0x81, 0, 0xe0, 0, 8, 0], bytes, Tag::one(0xe000)),
+            ("two in the bytes", [0x81, 0, 0, 10, 0x81, 0], bytes, Tag::stacked(10)),
+            ("one of each", [0x81, 0, 0, 10, 8, 0], meta(ETH_P_8021Q, 20), Tag::stacked(20)),
+            ("service tag", [0x88, 0xa8, 0, 10, 8, 0], bytes, Tag::stacked(10)),
+            ("offloaded service tag", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021AD, 7), Tag::stacked(7)),
+        ];
+        for (name, tail, offloaded, want) in cases {
+            let mut head = [0xff; HEAD_LEN];
+            head[12..].copy_from_slice(tail);
+            assert_eq!(Frame::parse(&head, *offloaded).tag, *want, "{name}");
+        }
     }
 
     #[test]
-    fn tags_are_read_wherever_they_are() {
-        let q = |tci| Some(OffloadedTag { proto: ETH_P_8021Q, tci });
-        let ad = Some(OffloadedTag { proto: ETH_P_8021AD, tci: 7 });
-        let cases: &[(&str, &[u8], Option<OffloadedTag>, Option<Tags>)] = &[
-            ("untagged", &[0x08, 0x06, 1, 2], None, Some(Tags::None)),
-            ("in the bytes", &[0x81, 0, 0xa0, 10, 8, 0], None, Some(Tags::One(0xa00a))),
-            ("in the metadata", &[0x08, 0x06, 1, 2], q(20), Some(Tags::One(20))),
-            ("priority only", &[0x81, 0, 0xe0, 0, 8, 0], None, Some(Tags::One(0xe000))),
-            ("two in the bytes", &[0x81, 0, 0, 10, 0x81, 0], None, Some(Tags::Stacked(10))),
-            ("one of each", &[0x81, 0, 0, 10, 8, 0], q(20), Some(Tags::Stacked(20))),
-            ("service tag", &[0x88, 0xa8, 0, 10, 8, 0], None, Some(Tags::Stacked(10))),
-            ("offloaded service tag", &[0x08, 0x06, 1, 2], ad, Some(Tags::Stacked(7))),
-            ("header alone", &[0x08, 0x06], None, Some(Tags::None)),
-            ("cut in the tag", &[0x81, 0, 0, 10, 8], None, None),
-            ("cut in the header", &[0x08], None, None),
+    fn each_port_gets_its_form() {
+        let cases = [
+            ("untagged to untagged", Tag::NONE, 0, false, Tag::NONE),
+            ("untagged to access", Tag::NONE, 10, false, Tag::NONE),
+            ("untagged to trunk", Tag::NONE, 10, true, Tag::one(10)),
+            ("untagged to trunk, VLAN 0", Tag::NONE, 0, true, Tag::NONE),
+            ("tagged to access", Tag::one(10), 10, false, Tag::NONE),
+            ("tagged to trunk", Tag::one(0x600a), 10, true, Tag::one(0x600a)),
+            ("priority tag to access", Tag::one(0x6000), 0, false, Tag::NONE),
+            ("priority tag to trunk, VLAN 0", Tag::one(0x6000), 0, true, Tag::one(0x6000)),
+            ("priority tag of an access port", Tag::one(0x6000), 10, true, Tag::one(0x600a)),
         ];
-        for (name, tail, offloaded, want) in cases {
-            let got = Frame::parse(&Head::of(&frame(tail)), *offloaded).map(|f| f.tags);
-            assert_eq!(got, *want, "{name}");
+        for (name, have, vlan, tagged, want) in cases {
+            assert_eq!(have.for_port(vlan, tagged), want, "{name}");
         }
     }
 
     #[test]
     fn reserved_is_the_sixteen_addresses_that_no_bridge_forwards() {
-        let with_dst = |dst| Frame { dst, src: [2, 0, 0, 0, 0, 1], tags: Tags::None };
+        let with_dst = |dst| Frame { dst, src: [2, 0, 0, 0, 0, 1], tag: Tag::NONE };
         assert!(with_dst([1, 0x80, 0xc2, 0, 0, 0]).is_reserved());
         assert!(with_dst([1, 0x80, 0xc2, 0, 0, 0x0f]).is_reserved());
         assert!(!with_dst([1, 0x80, 0xc2, 0, 0, 0x10]).is_reserved());

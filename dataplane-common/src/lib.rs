@@ -23,7 +23,7 @@ pub mod topology;
 pub mod verdict;
 
 pub use abi::Tables;
-pub use decide::{decide, egress_port};
+pub use decide::{decide, egress_port, ingress_port};
 pub use frame::Frame;
 pub use mark::Mark;
 pub use verdict::{DropReason, Verdict};

@@ -15,6 +15,29 @@ const MAGIC: u32 = 0xe5;
 
 const FIELD: u32 = (1 << 11) - 1;
 
+/// The bit that makes a stamp ours.
+const STAMP: u16 = 1 << 15;
+
+/// What `skb->tc_index` says of a frame that TC has sent round once to get its MAC header back.
+pub const MENDED: u16 = 1 << 14;
+
+/// What `maclane_guard` writes into `skb->tc_index`, beside its mark: the port. It is believed
+/// only where the source MAC says the same, and so may be stale.
+#[must_use]
+#[inline(always)]
+pub const fn stamp(port: u16) -> u16 {
+    STAMP | port
+}
+
+/// The port that `skb->tc_index` holds, if a guard has stamped the frame.
+#[must_use]
+#[inline(always)]
+pub const fn stamped(tc_index: u32) -> Option<u16> {
+    // A field of 16 bits in a place of 32.
+    let stamp = (tc_index & 0xffff) as u16;
+    if stamp & STAMP == 0 { None } else { Some(stamp & !(STAMP | MENDED)) }
+}
+
 /// A mark of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {

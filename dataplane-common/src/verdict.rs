@@ -1,6 +1,6 @@
 //! The closed lists: what can become of a frame, and why it can be dropped.
 
-use crate::{abi::Kind, frame::VID_MASK};
+use crate::{abi::Kind, frame::Tag};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,49 +22,8 @@ pub struct Delivery {
     pub port: u16,
     /// What stands there.
     pub kind: Kind,
-    /// What to do to the VLAN tag first.
-    pub retag: Retag,
-}
-
-/// A change to a frame's VLAN tag: pop, then push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retag {
-    /// Take the tag off.
-    pub pop: bool,
-    /// Put a tag with this tag control information on. 0: none; VLAN ID 0 is never pushed.
-    pub push: u16,
-}
-
-impl Retag {
-    /// The tag stays as it is.
-    pub const KEEP: Self = Self { pop: false, push: 0 };
-
-    /// What turns a frame with tag `have` into one of VLAN `vlan` for a port that sees VLANs
-    /// tagged (`tagged`), or for one that sees no tags. A priority (PCP) is kept where the new
-    /// form has a place for it; a tag of VLAN ID 0, which has only that, is left to ports that
-    /// see tags.
-    #[must_use]
-    #[inline(always)]
-    pub const fn new(have: Option<u16>, vlan: u16, tagged: bool) -> Self {
-        match have {
-            Some(tci) if tagged && tci & VID_MASK == vlan => Self::KEEP,
-            Some(tci) if tagged && vlan != 0 => Self { pop: true, push: tci & !VID_MASK | vlan },
-            Some(_) => Self { pop: true, push: 0 },
-            None if tagged => Self { pop: false, push: vlan },
-            None => Self::KEEP,
-        }
-    }
-
-    /// The tag of a frame that had `have`, after the change.
-    #[must_use]
-    #[inline(always)]
-    pub const fn apply(self, have: Option<u16>) -> Option<u16> {
-        match self {
-            Self { push: 0, pop: true } => None,
-            Self { push: 0, pop: false } => have,
-            Self { push, .. } => Some(push),
-        }
-    }
+    /// The tag that it has there.
+    pub tag: Tag,
 }
 
 /// One frame for every other member of a VLAN.
@@ -78,6 +37,8 @@ pub struct Flood {
     pub from: u16,
     /// Its [`crate::abi::port_flag`]s; 0 for the wire and the host.
     pub from_flags: u8,
+    /// The tag that the frame came with.
+    pub tag: Tag,
     /// The VLAN.
     pub vlan: u16,
     /// The group whose slots hold the members: the VLAN, or [`crate::abi::VLAN_ANY`].
@@ -92,23 +53,65 @@ pub struct Flood {
     pub wire: bool,
 }
 
+impl Flood {
+    /// The flood as two words, to hand it from one function of a program to another that the
+    /// verifier looks at by itself: such a function takes numbers only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(self) -> (u64, u64) {
+        let ports = self.from as u64
+            | (self.vlan as u64) << 16
+            | (self.group as u64) << 32
+            | (self.slots as u64) << 48;
+        let rest = self.tag.to_raw() as u64
+            | (self.from_flags as u64) << 32
+            | (self.ingress as u64) << 40
+            | (self.veth_only as u64) << 48
+            | (self.wire as u64) << 49;
+        (ports, rest)
+    }
+
+    /// The flood that was packed into two words.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
+    pub const fn unpack(ports: u64, rest: u64) -> Self {
+        Self {
+            from: ports as u16,
+            from_flags: (rest >> 32) as u8,
+            tag: Tag::from_raw(rest as u32),
+            vlan: (ports >> 16) as u16,
+            group: (ports >> 32) as u16,
+            slots: (ports >> 48) as u16,
+            veth_only: rest >> 48 & 1 != 0,
+            ingress: match rest >> 40 & 0xff {
+                1 => IngressCopy::ToHost,
+                2 => IngressCopy::AsIs,
+                _ => IngressCopy::None,
+            },
+            wire: rest >> 49 & 1 != 0,
+        }
+    }
+}
+
 /// What a flood leaves in the parent's ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum IngressCopy {
     /// Nothing: the host is not a member.
-    None,
+    None = 0,
     /// The frame with the host's MAC as destination: for the host alone. A multicast destination
     /// would make the kernel flood it to every macvlan child
     /// (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
-    ToHost,
+    ToHost = 1,
     /// The frame as it is: for the host, and for whom the kernel floods it to.
-    AsIs,
+    AsIs = 2,
 }
 
 /// A flood's copy for one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// The member, and what to do to the tag.
+    /// The member, and the tag.
     pub to: Delivery,
     /// The destination MAC of the copy: the child's own for macvlan, because the kernel delivers
     /// to one macvlan child by its MAC only; for veth the frame's own.
@@ -186,23 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn retag_gives_each_port_its_form() {
-        let (pop, keep) = (Retag { pop: true, push: 0 }, Retag::KEEP);
-        let push = |tci| Retag { pop: false, push: tci };
-        let swap = |tci| Retag { pop: true, push: tci };
-        let cases = [
-            ("untagged to untagged", None, 0, false, keep),
-            ("untagged to access", None, 10, false, keep),
-            ("untagged to trunk", None, 10, true, push(10)),
-            ("untagged to trunk, VLAN 0", None, 0, true, keep),
-            ("tagged to access", Some(10), 10, false, pop),
-            ("tagged to trunk", Some(0x600a), 10, true, keep),
-            ("priority tag to access", Some(0x6000), 0, false, pop),
-            ("priority tag to trunk, VLAN 0", Some(0x6000), 0, true, keep),
-            ("priority tag of an access port to trunk", Some(0x6000), 10, true, swap(0x600a)),
-        ];
-        for (name, have, vlan, tagged, want) in cases {
-            assert_eq!(Retag::new(have, vlan, tagged), want, "{name}");
+    fn a_flood_survives_packing() {
+        for ingress in [IngressCopy::None, IngressCopy::ToHost, IngressCopy::AsIs] {
+            for (veth_only, wire) in [(false, true), (true, false)] {
+                let flood = Flood {
+                    from: 1025,
+                    from_flags: 0xa5,
+                    tag: Tag::one(0xe00a),
+                    vlan: 10,
+                    group: 4095,
+                    slots: 1024,
+                    veth_only,
+                    ingress,
+                    wire,
+                };
+                let (ports, rest) = flood.pack();
+                assert_eq!(Flood::unpack(ports, rest), flood);
+            }
         }
     }
 }

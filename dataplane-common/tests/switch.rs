@@ -23,7 +23,7 @@ use cases::Case;
 use machine::{Machine, Received};
 
 /// Cases in an everyday run: a few seconds.
-const CASES: u32 = 16_384;
+const CASES: u32 = 8192;
 
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();

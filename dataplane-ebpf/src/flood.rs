@@ -3,16 +3,20 @@
 //! One turn serves [`TURN`] slots. What is left goes on in the parent's ingress, behind the copies
 //! that this turn has queued there: the queue of a CPU holds 1,000 frames by default
 //! (`net.core.netdev_max_backlog`), and more copies at once would be dropped.
+//!
+//! A flood and one member of it are functions that the verifier looks at once each (global
+//! functions, `Documentation/bpf/verifier.rst`), not once for each way to them. Such functions
+//! take at most five numbers, so what they need is packed.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use dataplane_common::{
-    DropReason, Frame, Mark, Tables,
+    DropReason, Mark, Tables,
     abi::{Kind, PORT_HOST, PORT_WIRE, Port},
-    decide::{copy_for, tci},
-    frame::Mac,
-    verdict::{Copy, Flood, IngressCopy, Retag},
+    decide::copy_for,
+    frame::{Mac, Tag},
+    verdict::{Copy, Delivery, Flood, IngressCopy},
 };
 
 use crate::{
@@ -25,34 +29,61 @@ use crate::{
 /// Slots served in one turn.
 const TURN: u16 = 128;
 
-/// A flood in progress: the frame, in the form that its last copy had.
+/// The frame of a flood, in the form that its last copy had.
 struct Walk {
     skb: Skb,
     plan: Flood,
-    /// The slot that this turn began with.
-    first: u16,
-    /// The tag that the frame came with.
-    have: Option<u16>,
     /// The destination that the frame came with.
     dst: Mac,
-    /// The tag that it has now.
-    now: Option<u16>,
-    /// It has a child's destination now.
+    form: Form,
+}
+
+/// The form of a frame.
+#[derive(Clone, Copy)]
+struct Form {
+    tag: Tag,
+    /// It has the MAC of one member as destination.
     unicast: bool,
 }
 
-impl Walk {
-    /// Gives the frame another form: a tag, and a child's destination or its own.
+impl Form {
     #[inline(always)]
-    fn reshape(&mut self, tag: Option<u16>, unicast: Option<Mac>) -> Result<(), Refused> {
-        self.skb.set_tag(self.now, tag)?;
-        self.now = tag;
+    fn pack(self) -> u64 {
+        u64::from(self.tag.to_raw()) | u64::from(self.unicast) << 32
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the tag")]
+    fn unpack(form: u64) -> Self {
+        Self { tag: Tag::from_raw(form as u32), unicast: form >> 32 != 0 }
+    }
+}
+
+/// A MAC and a number of 16 bits.
+#[inline(always)]
+fn pack_mac([a, b, c, d, e, f]: Mac, number: u16) -> u64 {
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | u64::from(number) << 48
+}
+
+/// Undoes [`pack_mac`].
+#[inline(always)]
+fn unpack_mac(packed: u64) -> (Mac, u16) {
+    let [a, b, c, d, e, f, low, high] = packed.to_le_bytes();
+    ([a, b, c, d, e, f], u16::from_le_bytes([low, high]))
+}
+
+impl Walk {
+    /// Gives the frame another form: a tag, and one member's destination or its own.
+    #[inline(always)]
+    fn reshape(&mut self, tag: Tag, unicast: Option<Mac>) -> Result<(), Refused> {
+        self.skb.set_tag(self.form.tag, tag)?;
+        self.form.tag = tag;
         if let Some(dst) = unicast {
-            self.unicast = true;
+            self.form.unicast = true;
             self.skb.set_dst(dst)?;
-        } else if self.unicast {
+        } else if self.form.unicast {
             self.skb.set_dst(self.dst)?;
-            self.unicast = false;
+            self.form.unicast = false;
         }
         Ok(())
     }
@@ -60,7 +91,7 @@ impl Walk {
     /// A copy for one member.
     #[inline(always)]
     fn copy(&mut self, copy: Copy, to: &Port) -> Result<(), Refused> {
-        self.reshape(copy.to.retag.apply(self.have), copy.unicast.then_some(to.mac))?;
+        self.reshape(copy.to.tag, copy.unicast.then_some(to.mac))?;
         if copy.to.kind == Kind::Veth {
             self.skb.clear_mark();
             self.skb.copy_to_egress(to.ifindex)
@@ -73,8 +104,7 @@ impl Walk {
     /// A copy for the parent's ingress, where the frame is not there already.
     #[inline(always)]
     fn copy_to_ingress(&mut self, unicast: Option<Mac>) -> Result<(), Refused> {
-        let tag = Retag::new(self.have, self.plan.vlan, true).apply(self.have);
-        self.reshape(tag, unicast)?;
+        self.reshape(self.plan.tag.for_port(self.plan.vlan, true), unicast)?;
         self.skb.set_mark(Mark::Hairpin);
         self.skb.copy_to_ingress(parent())
     }
@@ -82,7 +112,7 @@ impl Walk {
     /// The rest of the flood, as the frame that it began with.
     #[inline(always)]
     fn go_on(&mut self, slot: u16) -> Result<(), Refused> {
-        self.reshape(self.have, None)?;
+        self.reshape(self.plan.tag, None)?;
         self.skb.set_mark(Mark::Flood { port: self.plan.from, slot });
         self.skb.copy_to_ingress(parent())
     }
@@ -97,82 +127,136 @@ fn counted(skb: Skb, port: u16, result: Result<(), Refused>) {
     }
 }
 
-/// One slot of a flood; called by the kernel for each.
-unsafe extern "C" fn serve_slot(index: u32, walk: *mut c_void) -> i64 {
-    // SAFETY: `flood` hands in its `Walk`, which outlives the loop, and nothing else has it.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    #[allow(clippy::cast_possible_truncation, reason = "below TURN")]
-    let slot = walk.first + index as u16;
-    if let Some(port) = member(walk.plan.group, slot)
+/// Serves one slot of a flood: the plan in `ports` and `rest`, the frame's own destination and the
+/// slot in `dst_and_slot`, the frame's form in `form`. Returns its form afterwards.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_slot(
+    skb: *mut __sk_buff,
+    ports: u64,
+    rest: u64,
+    dst_and_slot: u64,
+    form: u64,
+) -> u64 {
+    let plan = Flood::unpack(ports, rest);
+    let (dst, slot) = unpack_mac(dst_and_slot);
+    if let Some(port) = member(plan.group, slot)
         && let Some(to) = Maps.port(port)
-        && let Some(copy) = copy_for(&walk.plan, walk.have, port, &to)
+        && let Some(copy) = copy_for(&plan, port, &to)
     {
+        let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(form) };
         let result = walk.copy(copy, &to);
         counted(walk.skb, port, result);
+        return walk.form.pack();
     }
+    form
+}
+
+/// What the loop over the slots hands from one to the next.
+struct Slots {
+    skb: *mut __sk_buff,
+    ports: u64,
+    rest: u64,
+    dst: Mac,
+    first: u16,
+    form: u64,
+}
+
+/// One turn of the loop; called by the kernel.
+unsafe extern "C" fn serve_slot(index: u32, slots: *mut c_void) -> i64 {
+    // SAFETY: `maclane_flood` hands in its `Slots`, which outlives the loop.
+    let slots = unsafe { &mut *slots.cast::<Slots>() };
+    #[allow(clippy::cast_possible_truncation, reason = "below TURN")]
+    let slot = slots.first + index as u16;
+    let dst_and_slot = pack_mac(slots.dst, slot);
+    slots.form = maclane_slot(slots.skb, slots.ports, slots.rest, dst_and_slot, slots.form);
     0
 }
 
 /// Serves the slots of a flood from `first` on, and, in its first turn, the host and the wire.
 #[inline(always)]
-pub(crate) fn flood(skb: Skb, hook: Hook, frame: &Frame, plan: Flood, first: u16) -> i32 {
-    let have = tci(frame);
-    let mut walk = Walk { skb, plan, first, have, dst: frame.dst, now: have, unicast: false };
-    let turn = plan.slots.saturating_sub(first).min(TURN);
-    if turn != 0 {
-        // SAFETY: the callback has the type that the helper calls, and gets the `Walk` it expects.
-        unsafe {
-            bpf_loop(
-                u32::from(turn),
-                serve_slot as *const () as *mut c_void,
-                (&raw mut walk).cast(),
-                0,
-            );
-        }
-    }
-    let next = first + turn;
-    if next < plan.slots && walk.go_on(next).is_err() {
-        count_drop(DropReason::Refused, skb.size());
-    }
-    if first == 0 { last_copies(&mut walk, hook, frame) } else { END }
+pub(crate) fn flood(skb: Skb, hook: Hook, dst: Mac, plan: Flood, first: u16) -> i32 {
+    let (ports, rest) = plan.pack();
+    maclane_flood(skb.0, ports, rest, pack_mac(dst, hook as u16), u32::from(first))
 }
 
-/// The copy for the parent's ingress, and the frame itself for the wire.
-#[inline(always)]
-fn last_copies(walk: &mut Walk, hook: Hook, frame: &Frame) -> i32 {
-    let skb = walk.skb;
-    let host = Maps.port(PORT_HOST).map(|host| host.mac);
-    let unicast = match walk.plan.ingress {
-        IngressCopy::ToHost => host,
-        IngressCopy::AsIs | IngressCopy::None => None,
+/// [`flood`], with the plan in `ports` and `rest`, the destination and the hook in `dst_and_hook`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_flood(
+    skb: *mut __sk_buff,
+    ports: u64,
+    rest: u64,
+    dst_and_hook: u64,
+    first: u32,
+) -> i32 {
+    let plan = Flood::unpack(ports, rest);
+    let (dst, hook) = unpack_mac(dst_and_hook);
+    let hook = match hook {
+        0 => Hook::Ingress,
+        1 => Hook::Egress,
+        _ => Hook::HostEnd,
     };
-    if hook == Hook::Ingress {
-        // The frame is where the host's copy has to be.
-        if walk.plan.ingress == IngressCopy::None {
-            return END;
-        }
-        let result = walk.reshape(walk.have, unicast);
-        skb.clear_mark();
-        let refused = result.is_err();
-        counted(skb, PORT_HOST, result);
-        return if refused { END } else { NEXT };
+    #[allow(clippy::cast_possible_truncation, reason = "a slot")]
+    let first = first as u16;
+    let form = Form { tag: plan.tag, unicast: false }.pack();
+    let mut slots = Slots { skb, ports, rest, dst, first, form };
+    let turn = plan.slots.saturating_sub(first).min(TURN);
+    if turn != 0 {
+        let serve = serve_slot as *const () as *mut c_void;
+        // SAFETY: the callback has the type that the helper calls, and gets what it expects.
+        unsafe { bpf_loop(u32::from(turn), serve, (&raw mut slots).cast(), 0) };
     }
+    let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(slots.form) };
+    let next = first + turn;
+    if next < plan.slots && walk.go_on(next).is_err() {
+        count_drop(DropReason::Refused, walk.skb.size());
+    }
+    match (first, hook) {
+        (0, Hook::Ingress) => leave_for_host(&mut walk),
+        (0, Hook::Egress | Hook::HostEnd) => leave_for_wire(&mut walk, hook),
+        _ => END,
+    }
+}
+
+/// The MAC that the host's copy has to have, if not its own.
+#[inline(always)]
+fn host_unicast(plan: &Flood) -> Option<Mac> {
+    match plan.ingress {
+        IngressCopy::ToHost => Maps.port(PORT_HOST).map(|host| host.mac),
+        IngressCopy::AsIs | IngressCopy::None => None,
+    }
+}
+
+/// From the wire: the frame itself is where the host's copy has to be.
+#[inline(always)]
+fn leave_for_host(walk: &mut Walk) -> i32 {
+    if walk.plan.ingress == IngressCopy::None {
+        return END;
+    }
+    let result = walk.reshape(walk.plan.tag, host_unicast(&walk.plan));
+    walk.skb.clear_mark();
+    let action = if result.is_ok() { NEXT } else { END };
+    counted(walk.skb, PORT_HOST, result);
+    action
+}
+
+/// From the host or a child: a copy for the parent's ingress, and the frame itself for the wire.
+#[inline(always)]
+fn leave_for_wire(walk: &mut Walk, hook: Hook) -> i32 {
     if walk.plan.ingress != IngressCopy::None {
-        let result = walk.copy_to_ingress(unicast);
-        counted(skb, PORT_HOST, result);
+        let result = walk.copy_to_ingress(host_unicast(&walk.plan));
+        counted(walk.skb, PORT_HOST, result);
     }
-    let wire = Retag::new(walk.have, walk.plan.vlan, true);
-    let wire =
-        dataplane_common::verdict::Delivery { port: PORT_WIRE, kind: Kind::Wire, retag: wire };
-    let sent = walk.reshape(walk.have, None).and_then(|()| deliver(skb, hook, frame, wire));
-    match sent {
-        Ok(action) => {
-            counted(skb, PORT_WIRE, Ok(()));
-            action
-        }
-        Err(Refused) => {
-            counted(skb, PORT_WIRE, Err(Refused));
-            END
-        }
-    }
+    let tag = walk.plan.tag.for_port(walk.plan.vlan, true);
+    let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, tag };
+    let sent = walk
+        .reshape(walk.plan.tag, None)
+        .and_then(|()| deliver(walk.skb, hook, walk.plan.tag, wire));
+    let action = match sent {
+        Ok(action) => action,
+        Err(Refused) => END,
+    };
+    counted(walk.skb, PORT_WIRE, sent.map(drop));
+    action
 }

@@ -14,7 +14,7 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod guard {
     use aya_ebpf::{Global, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
-    use dataplane_common::Mark;
+    use dataplane_common::{Mark, mark::stamp};
 
     use crate::count::{self, Size};
 
@@ -32,6 +32,8 @@ mod guard {
         let port = GUARD_PORT.load() as u16;
         count::rx(port, Size::of_skb(ctx.skb.skb));
         ctx.set_mark(Mark::From(port).encode());
+        // SAFETY: the program's context; with `TC_ACT_OK` the kernel makes this the `tc_index`.
+        unsafe { (*ctx.skb.skb).tc_classid = u32::from(stamp(port)) };
         TC_ACT_OK
     }
 }

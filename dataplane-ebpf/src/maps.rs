@@ -60,7 +60,7 @@ static EVENT_GATE: PerCpuArray<Gate, 1> = PerCpuArray::new();
 /// The parent's settings, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
 static SETTINGS: Global<Settings> =
-    Global::new(Settings { drop_unknown: 0, xdp_may_drop: 0, xdp_sees_tags: 0, pad: 0 });
+    Global::new(Settings { drop_unknown: 0, xdp_may_drop: 0, xdp_sees_tags: 0, xdp_generic: 0 });
 
 /// The settings.
 #[inline(always)]

@@ -3,13 +3,14 @@
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{
-        bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use dataplane_common::{
     Frame, Mark,
-    frame::{ETH_HLEN, ETH_P_8021Q, Head, Mac, OffloadedTag, VLAN_HLEN},
+    frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag},
+    mark::MENDED,
 };
 
 use crate::count::Size;
@@ -20,6 +21,9 @@ pub(crate) const NEXT: i32 = -1;
 /// The frame ends here (`TCX_DROP`, `TC_ACT_SHOT`). TCX takes `TC_ACT_STOLEN` for "go on"
 /// (`net/core/dev.c`, `tcx_action_code`), so this also ends frames of which copies were sent.
 pub(crate) const END: i32 = 2;
+
+/// `BPF_HDR_START_MAC` (`include/uapi/linux/bpf.h`).
+const BPF_HDR_START_MAC: u32 = 0;
 
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
@@ -48,6 +52,8 @@ impl Skb {
     field! {
         /// The mark.
         mark: mark;
+        /// The `tc_index`, which a guard stamps.
+        tc_index: tc_index;
         /// The index of the interface whose hook the program sits on.
         ifindex: ifindex;
         /// The index of the interface that the frame came in through, 0 if it began here.
@@ -60,42 +66,88 @@ impl Skb {
         Size::of_skb(self.0)
     }
 
-    /// The one bounds check: the head of the frame.
+    /// The one bounds check: the head of the frame; `None` if it is too short.
     #[inline(always)]
-    fn head(self) -> Head {
-        const LEN: usize = ETH_HLEN + VLAN_HLEN;
+    fn head(self) -> Option<Head> {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
-        if data + LEN <= end {
+        if data + HEAD_LEN <= end {
             // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-            let bytes = unsafe { *(data as *const [u8; LEN]) };
-            return Head { bytes, len: LEN };
+            return Some(unsafe { *(data as *const Head) });
         }
         // A short frame, or one whose payload is not in the linear part.
-        let mut head = Head { bytes: [0; LEN], len: 0 };
-        for len in [LEN, ETH_HLEN] {
-            // SAFETY: `bytes` holds LEN bytes and `len` is at most that.
-            let read = unsafe {
-                bpf_skb_load_bytes(self.0.cast(), 0, head.bytes.as_mut_ptr().cast(), len as u32)
-            };
-            if read == 0 {
-                head.len = len;
-                break;
-            }
+        self.load_head()
+    }
+
+    /// The head of the frame from its MAC header on, wherever its data begins.
+    #[inline(always)]
+    fn load_head(self) -> Option<Head> {
+        let mut head = [0; HEAD_LEN];
+        let to = head.as_mut_ptr().cast();
+        let len = HEAD_LEN as u32;
+        // SAFETY: helper on the program's context; `head` holds as many bytes.
+        let read =
+            unsafe { bpf_skb_load_bytes_relative(self.0.cast(), 0, to, len, BPF_HDR_START_MAC) };
+        if read == 0 { Some(head) } else { None }
+    }
+
+    /// True if the frame's data begins behind its MAC header. Linux 6.18 does that after generic
+    /// XDP has copied an skb: the copy has no `mac_len` (`net/core/skbuff.c`, `skb_pp_cow_data`),
+    /// which is how far the TC hook moves back (`net/core/dev.c`, `sch_handle_ingress`).
+    #[inline(always)]
+    pub(crate) fn is_misplaced(self) -> bool {
+        let mut begin = [0; HEAD_LEN];
+        let to = begin.as_mut_ptr().cast();
+        // SAFETY: helper on the program's context; `begin` holds as many bytes.
+        let read = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to, HEAD_LEN as u32) };
+        read != 0 || self.load_head().is_some_and(|head| head != begin)
+    }
+
+    /// The frame of a misplaced skb, as the decision sees it.
+    #[inline(always)]
+    pub(crate) fn misplaced_frame(self) -> Option<Frame> {
+        Some(Frame::parse(&self.load_head()?, self.offloaded_tag()))
+    }
+
+    /// Puts the MAC header back in front of the data, and the frame back into the ingress of
+    /// `ifindex`: there the kernel finds it again. Refused for one that has been round already.
+    #[inline(always)]
+    pub(crate) fn mend(self, ifindex: u32) -> Result<i32, Refused> {
+        let Some(header) = self.load_head() else { return Err(Refused) };
+        if self.tc_index() & u32::from(MENDED) != 0 {
+            return Err(Refused);
         }
-        head
+        // SAFETY: helpers on the program's context; `header` holds as many bytes.
+        unsafe {
+            if bpf_skb_change_head(self.0, ETH_HLEN as u32, 0) != 0 {
+                return Err(Refused);
+            }
+            let from = header.as_ptr().cast();
+            if bpf_skb_store_bytes(self.0, 0, from, ETH_HLEN as u32, 0) != 0 {
+                return Err(Refused);
+            }
+            (*self.0).tc_index = u32::from(MENDED);
+        }
+        Ok(self.to_ingress(ifindex))
     }
 
     /// The frame, as the decision sees it; `None` if it is too short.
     #[inline(always)]
     pub(crate) fn frame(self) -> Option<Frame> {
+        Some(Frame::parse(&self.head()?, self.offloaded_tag()))
+    }
+
+    #[inline(always)]
+    fn offloaded_tag(self) -> OffloadedTag {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (present, proto, tci) =
             unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
         #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
-        let offloaded = (present != 0)
-            .then(|| OffloadedTag { proto: u16::from_be(proto as u16), tci: tci as u16 });
-        Frame::parse(&self.head(), offloaded)
+        OffloadedTag {
+            present: present != 0,
+            proto: u16::from_be(proto as u16),
+            tci: tci as u16,
+        }
     }
 
     /// Sets the mark to one of ours.
@@ -114,18 +166,17 @@ impl Skb {
 
     /// Turns tag `have` into `want`, wherever the tag is: in the bytes or in the metadata.
     #[inline(always)]
-    pub(crate) fn set_tag(self, have: Option<u16>, want: Option<u16>) -> Result<(), Refused> {
+    pub(crate) fn set_tag(self, have: Tag, want: Tag) -> Result<(), Refused> {
         if have == want {
             return Ok(());
         }
-        // SAFETY: helpers on the program's context.
+        // SAFETY: helper on the program's context.
         if have.is_some() && unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
             return Err(Refused);
         }
-        if let Some(tci) = want
-            // SAFETY: helpers on the program's context.
-            && unsafe { bpf_skb_vlan_push(self.0, ETH_P_8021Q.to_be(), tci) } != 0
-        {
+        let proto = ETH_P_8021Q.to_be();
+        // SAFETY: helper on the program's context.
+        if want.is_some() && unsafe { bpf_skb_vlan_push(self.0, proto, want.tci()) } != 0 {
             return Err(Refused);
         }
         Ok(())

@@ -4,48 +4,79 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
     abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
-    decide::{Sender, decide, egress_port, runt, tci},
-    frame::VID_MASK,
+    decide::{Sender, decide, egress_port, ingress_port, runt},
+    frame::Tag,
+    mark::stamped,
     verdict::Delivery,
 };
 
 use crate::{
     count,
     flood::flood,
-    maps::{Maps, count_drop, event_new_source, port_of_host_end},
+    maps::{Maps, count_drop, event_new_source, port_of_host_end, settings},
     skb::{END, NEXT, Refused, Skb},
 };
 
 /// Where a TC program sits.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Hook {
     /// The parent's ingress.
-    Ingress,
+    Ingress = 0,
     /// The parent's egress.
-    Egress,
+    Egress = 1,
     /// The ingress of a veth child's host end.
-    HostEnd,
+    HostEnd = 2,
 }
 
 /// TC ingress of the parent: frames from the wire, and those that our own programs put back.
 #[classifier]
 fn maclane_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    match Mark::decode(skb.mark()) {
+    let mark = Mark::decode(skb.mark());
+    if settings().xdp_generic != 0
+        && mark != Some(Mark::Hairpin)
+        && skb.is_misplaced()
+        && has_to_move(skb, mark)
+    {
+        return skb.mend(parent()).unwrap_or_else(|Refused| {
+            finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused))
+        });
+    }
+    match mark {
         Some(Mark::Hairpin) => {
             skb.clear_mark();
             NEXT
         }
         Some(Mark::Flood { port, slot }) => resume(skb, port, slot),
-        // No program of ours puts these here, and no rule of the host may use them.
-        Some(Mark::From(_) | Mark::Transit(_)) | None => {
-            count::rx(PORT_WIRE, skb.size());
-            match skb.frame() {
-                Some(frame) => act(skb, Hook::Ingress, &frame, PORT_WIRE),
-                None => finish(skb, Hook::Ingress, runt(PORT_WIRE)),
-            }
-        }
+        mark @ (Some(Mark::From(_) | Mark::Transit(_)) | None) => arrived(skb, mark),
     }
+}
+
+/// A frame that no program of ours has put into the parent's ingress: from the wire, or between
+/// two children in bridge mode.
+#[inline(always)]
+fn arrived(skb: Skb, mark: Option<Mark>) -> i32 {
+    let read = if settings().xdp_generic != 0 { skb.misplaced_frame() } else { skb.frame() };
+    let Some(frame) = read else {
+        count::rx(PORT_WIRE, skb.size());
+        return finish(skb, Hook::Ingress, runt(PORT_WIRE));
+    };
+    let from = match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
+        Ok(PORT_WIRE) => PORT_WIRE,
+        Ok(child) => {
+            if mark.is_some() {
+                skb.clear_mark();
+            }
+            return act(skb, Hook::Ingress, &frame, child);
+        }
+        Err(reason) => {
+            count::rx(PORT_WIRE, skb.size());
+            return finish(skb, Hook::Ingress, Verdict::Drop(reason));
+        }
+    };
+    count::rx(from, skb.size());
+    act(skb, Hook::Ingress, &frame, from)
 }
 
 /// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
@@ -62,7 +93,7 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
         Ok(Sender::Port(port)) => port,
         Ok(Sender::Unknown) => {
-            event_new_source(frame.src, tci(&frame).map_or(0, |tci| tci & VID_MASK));
+            event_new_source(frame.src, frame.tag.vlan());
             PORT_HOST
         }
         Ok(Sender::Transit) => {
@@ -92,18 +123,40 @@ fn maclane_port(ctx: TcContext) -> i32 {
     }
 }
 
+/// True if a misplaced frame has to be more than dropped or passed as it is.
+#[inline(always)]
+fn has_to_move(skb: Skb, mark: Option<Mark>) -> bool {
+    let Some(frame) = skb.misplaced_frame() else { return false };
+    let from = match mark {
+        Some(Mark::Flood { .. }) => return true,
+        mark => ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps),
+    };
+    let Ok(from) = from else { return false };
+    match decide(&frame, from, &Maps) {
+        Verdict::Pass | Verdict::Drop(_) => false,
+        Verdict::Deliver(Delivery { kind: Kind::Macvlan | Kind::Host, tag, .. }) => {
+            tag != frame.tag
+        }
+        Verdict::Deliver(_) | Verdict::Flood(_) => true,
+    }
+}
+
 /// Decides, and does what was decided.
 #[inline(always)]
 fn act(skb: Skb, hook: Hook, frame: &Frame, from: u16) -> i32 {
     match decide(frame, from, &Maps) {
-        Verdict::Deliver(delivery) => match deliver(skb, hook, frame, delivery) {
+        // The kernel switched between siblings in bridge mode that are in different VLANs.
+        Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) if hook == Hook::Ingress => {
+            finish(skb, hook, Verdict::Drop(DropReason::OtherVlan))
+        }
+        Verdict::Deliver(delivery) => match deliver(skb, hook, frame.tag, delivery) {
             Ok(action) => {
                 count::tx(delivery.port, skb.size());
                 action
             }
             Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
         },
-        Verdict::Flood(plan) => flood(skb, hook, frame, plan, 0),
+        Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
         done @ (Verdict::Pass | Verdict::Drop(_)) => finish(skb, hook, done),
     }
 }
@@ -126,16 +179,15 @@ fn finish(skb: Skb, hook: Hook, verdict: Verdict) -> i32 {
     }
 }
 
-/// Sends the frame itself to one port.
+/// Sends the frame itself, with tag `have`, to one port.
 #[inline(always)]
 pub(crate) fn deliver(
     skb: Skb,
     hook: Hook,
-    frame: &Frame,
-    Delivery { port, kind, retag }: Delivery,
+    have: Tag,
+    Delivery { port, kind, tag }: Delivery,
 ) -> Result<i32, Refused> {
-    let have = tci(frame);
-    skb.set_tag(have, retag.apply(have))?;
+    skb.set_tag(have, tag)?;
     Ok(match (kind, hook) {
         // From the wire: the kernel's macvlan delivers by MAC, into whatever namespace.
         (Kind::Macvlan | Kind::Host, Hook::Ingress) => NEXT,
@@ -155,7 +207,7 @@ pub(crate) fn deliver(
             skb.set_mark(Mark::Transit(from));
             skb.to_egress(parent())
         }
-        // The decision sends nothing from the wire to the wire, nor to nowhere.
+        // `act` has taken the first, and the decision sends nothing nowhere.
         (Kind::Wire, Hook::Ingress) | (Kind::None, _) => return Err(Refused),
     })
 }
@@ -185,7 +237,7 @@ pub(crate) fn parent() -> u32 {
 fn resume(skb: Skb, from: u16, slot: u16) -> i32 {
     let Some(frame) = skb.frame() else { return END };
     match decide(&frame, from, &Maps) {
-        Verdict::Flood(plan) => flood(skb, Hook::Ingress, &frame, plan, slot),
+        Verdict::Flood(plan) => flood(skb, Hook::Ingress, frame.dst, plan, slot),
         // The tables have changed since the flood began, and the rest of it has no members.
         Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => END,
     }

@@ -13,9 +13,9 @@ use aya_ebpf::{
 use dataplane_common::{
     DropReason, Frame, Verdict,
     abi::{Kind, PORT_WIRE},
-    decide::decide,
-    frame::{ETH_HLEN, Head, Tags, VLAN_HLEN},
-    verdict::{Delivery, Retag},
+    decide::{decide, ingress_port},
+    frame::{HEAD_LEN, Head, OffloadedTag, Tag, VLAN_HLEN},
+    verdict::Delivery,
 };
 
 use crate::{
@@ -31,19 +31,26 @@ const ADDRESSES: usize = 12;
 fn maclane_xdp(ctx: XdpContext) -> u32 {
     // A frame that is too short is not ours to judge: the kernel counts it.
     let Some(frame) = frame(&ctx) else { return XDP_PASS };
-    if frame.tags == Tags::None && settings().xdp_sees_tags == 0 {
+    if !frame.tag.is_some() && settings().xdp_sees_tags == 0 {
         // Its tag may be where only TC can see it; the decision would be about another VLAN.
         return XDP_PASS;
     }
+    // Where XDP may not drop, it may be looking at a hairpinned frame: TC sees its mark.
+    let may_drop = settings().xdp_may_drop != 0;
+    match ingress_port(&frame, None, None, &Maps) {
+        Ok(PORT_WIRE) => {}
+        Err(reason) if may_drop => return end(&ctx, reason),
+        Ok(_) | Err(_) => return XDP_PASS,
+    }
     match decide(&frame, PORT_WIRE, &Maps) {
-        Verdict::Deliver(Delivery { port, kind: Kind::Veth, retag }) => {
-            to_veth(&ctx, &frame, port, retag)
+        Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag }) => {
+            to_veth(&ctx, &frame, port, tag)
         }
         // XDP cannot reach a macvlan child, nor copy a frame: TC does, and counts.
         Verdict::Deliver(_) | Verdict::Flood(_) => XDP_PASS,
         // For the host, or not ours to judge: TC counts it.
         Verdict::Pass => XDP_PASS,
-        Verdict::Drop(reason) if settings().xdp_may_drop != 0 => end(&ctx, reason),
+        Verdict::Drop(reason) if may_drop => end(&ctx, reason),
         Verdict::Drop(_) => XDP_PASS,
     }
 }
@@ -51,14 +58,13 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
 /// The one bounds check: the head of the frame.
 #[inline(always)]
 fn frame(ctx: &XdpContext) -> Option<Frame> {
-    const LEN: usize = ETH_HLEN + VLAN_HLEN;
     let data = ctx.data();
-    if data + LEN > ctx.data_end() {
+    if data + HEAD_LEN > ctx.data_end() {
         return None;
     }
     // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-    let bytes = unsafe { *(data as *const [u8; LEN]) };
-    Frame::parse(&Head { bytes, len: LEN }, None)
+    let head = unsafe { &*(data as *const Head) };
+    Some(Frame::parse(head, OffloadedTag::NONE))
 }
 
 #[inline(always)]
@@ -69,12 +75,12 @@ fn size(ctx: &XdpContext) -> Size {
 
 /// Redirects a frame to a veth child.
 #[inline(always)]
-fn to_veth(ctx: &XdpContext, frame: &Frame, port: u16, retag: Retag) -> u32 {
+fn to_veth(ctx: &XdpContext, frame: &Frame, port: u16, tag: Tag) -> u32 {
     let size = size(ctx);
     // A child that takes no frames from XDP has no entry here: TC serves it.
     let Ok(action) = TX.redirect(u32::from(port), u64::from(XDP_PASS)) else { return XDP_PASS };
     // From the wire to a child a tag is kept or taken off, never put on.
-    if retag.pop && pop_tag(ctx, frame).is_none() {
+    if tag != frame.tag && pop_tag(ctx, frame).is_none() {
         return end(ctx, DropReason::Refused);
     }
     count::rx(PORT_WIRE, size);

@@ -16,8 +16,10 @@ use tempfile::TempDir;
 
 use crate::{
     eventually,
+    mac::Mac,
     netns::Netns,
     process::{self, Process},
+    topology::PARENT,
     unique,
 };
 
@@ -29,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The namespace has to outlive it.
 #[derive(Debug)]
 pub struct Daemon {
+    program: PathBuf,
     /// The namespace of its host.
     ns_path: PathBuf,
     dir: TempDir,
@@ -49,11 +52,19 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn start_with(ns: &Netns, arguments: &[&str]) -> Self {
+        Self::start_program(binary(), ns, arguments)
+    }
+
+    /// The same, with a program of the caller's choice.
+    #[track_caller]
+    #[must_use]
+    pub fn start_program(program: PathBuf, ns: &Netns, arguments: &[&str]) -> Self {
         let bpffs = Path::new("/sys/fs/bpf").join(unique("mlt"));
         if let Err(error) = fs::create_dir(&bpffs) {
             panic!("cannot make {}: {error}; run `cargo xtask setup` as root", bpffs.display());
         }
         let mut daemon = Self {
+            program,
             ns_path: ns.path(),
             dir: tempfile::Builder::new()
                 .prefix("maclane-")
@@ -171,6 +182,43 @@ impl Daemon {
         (code, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Makes a network on the host's parent.
+    #[track_caller]
+    pub fn network(&self, name: &str, vlan: u16, kind: &str) {
+        let vlan = vlan.to_string();
+        let arguments = ["--parent", PARENT, "--vlan", &vlan, "--kind", kind];
+        self.run(&[&["network", "create", name], &arguments[..]].concat());
+    }
+
+    /// Makes a child of a network in a namespace, with an address.
+    #[track_caller]
+    pub fn child(&self, name: &str, network: &str, ns: &Netns, cidr: &str) -> Mac {
+        self.child_with(name, network, ns, &["--ip", cidr])
+    }
+
+    /// Makes a child of a network in a namespace, with more arguments of `maclane child add`.
+    #[track_caller]
+    pub fn child_with(&self, name: &str, network: &str, ns: &Netns, more: &[&str]) -> Mac {
+        let arguments = ["child", "add", name, "--network", network, "--netns", ns.name()];
+        let child = self.json(&[&arguments[..], more].concat());
+        child["mac"].as_str().expect("a child has a MAC").parse().expect("and a valid one")
+    }
+
+    /// One child, as `maclane child inspect` shows it.
+    #[track_caller]
+    pub fn inspect(&self, name: &str) -> Value {
+        self.json(&["child", "inspect", name])
+    }
+
+    /// Frames dropped for a reason so far.
+    #[track_caller]
+    pub fn drops(&self, reason: &str) -> u64 {
+        let stats = self.json(&["stats"]);
+        let drops = stats[0]["drops"].as_array().expect("every reason is listed").iter();
+        let found = drops.filter(|entry| entry["reason"] == reason).map(|e| &e["packets"]).next();
+        found.and_then(Value::as_u64).unwrap_or_else(|| panic!("no drop reason {reason}: {stats}"))
+    }
+
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -213,7 +261,7 @@ impl Daemon {
     /// `maclane`, to be run in the host's namespace.
     fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.ns_path.display())).arg(binary());
+        command.arg(format!("--net={}", self.ns_path.display())).arg(&self.program);
         command
     }
 

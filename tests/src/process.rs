@@ -1,13 +1,30 @@
 //! Other programs: run to their end, or kept running behind a guard.
 
-use std::process::{Child, Command, ExitStatus, Output};
-use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, ExitStatus, Output},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
+
+static SHIELDED: AtomicBool = AtomicBool::new(false);
+
+/// From now on, programs are started in process groups of their own: Ctrl-C on the terminal
+/// reaches this process alone, which then has to end them by dropping what it holds.
+pub fn shield_from_terminal() {
+    SHIELDED.store(true, Ordering::Relaxed);
+}
+
+fn shielded(command: &mut Command) -> &mut Command {
+    if SHIELDED.load(Ordering::Relaxed) { command.process_group(0) } else { command }
+}
 
 /// Runs a command to its end and returns its stdout; panics if it fails.
 #[track_caller]
@@ -25,7 +42,7 @@ pub fn run(command: &mut Command) -> String {
 /// Runs a command to its end, however that is; panics if it does not start.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
-    match command.output() {
+    match shielded(command).output() {
         Ok(output) => output,
         Err(error) => panic!("cannot start {command:?}: {error}; run `cargo xtask setup`"),
     }
@@ -42,7 +59,7 @@ impl Process {
     #[track_caller]
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
-        match command.spawn() {
+        match shielded(command).spawn() {
             Ok(child) => Self { child },
             Err(error) => panic!("cannot start {command:?}: {error}; run `cargo xtask setup`"),
         }

@@ -48,7 +48,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match perform(Arguments::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -56,25 +56,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: Task) -> Result<()> {
+fn perform(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => {
             setup::ensure()?;
             setup::report();
-            Ok(())
         }
         Task::Build => {
             let binary = workspace::build()?;
             eprintln!("built {}", binary.display());
-            Ok(())
         }
-        Task::Test { arguments } => test::run(&arguments),
-        Task::Lint => lint::run(),
-        Task::Run { arguments } if arguments.is_empty() => run::proof(),
+        Task::Test { arguments } => test::run(&arguments)?,
+        Task::Lint => lint::run()?,
+        Task::Run { arguments } if arguments.is_empty() => return run::proof(),
         Task::Run { arguments } => {
             let binary = workspace::build()?;
             let error = Command::new(&binary).args(arguments).exec();
-            Err(error).with_context(|| format!("cannot start {}", binary.display()))
+            return Err(error).with_context(|| format!("cannot start {}", binary.display()));
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

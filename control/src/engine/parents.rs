@@ -207,10 +207,10 @@ impl State {
         Ok(())
     }
 
-    /// Loads and attaches the programs where they are not.
-    pub(crate) async fn sync_programs(&mut self, iface: &str) -> Result<()> {
+    /// Loads the programs where they are not; returns where XDP has to be attached.
+    async fn load_programs(&mut self, iface: &str) -> Result<Option<XdpIn>> {
         let parent = self.parent(iface)?;
-        let Some(link) = parent.link.clone() else { return Ok(()) };
+        let Some(link) = parent.link.clone() else { return Ok(None) };
         let spec = parent.record.value.spec.clone();
         let decided = parent.xdp_for == Some(link.index);
         let xdp = if decided { parent.xdp } else { wanted_xdp(spec.xdp, &link) };
@@ -233,12 +233,21 @@ impl State {
             }));
             parent.plane = Some(plane);
         }
-        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        Ok(xdp)
+    }
+
+    /// Attaches the programs where they are not: after the tables, so that no frame is judged by
+    /// empty ones.
+    fn attach_programs(&mut self, iface: &str, xdp: Option<XdpIn>) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let (Some(plane), Some(link)) = (&mut parent.plane, parent.link.clone()) else {
+            return Ok(());
+        };
         plane.attach_tc(&link.name, link.index)?;
-        if !decided {
-            self.decide_xdp(iface, &link, xdp)?;
+        if parent.xdp_for == Some(link.index) {
+            return Ok(());
         }
-        Ok(())
+        self.decide_xdp(iface, &link, xdp)
     }
 
     fn decide_xdp(&mut self, iface: &str, link: &Link, xdp: Option<XdpIn>) -> Result<()> {
@@ -279,7 +288,7 @@ impl State {
             drop_unknown: u8::from(spec.unknown == UnknownPolicy::Drop),
             xdp_may_drop: u8::from(xdp == Some(XdpIn::Native)),
             xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(link).await),
-            pad: 0,
+            xdp_generic: u8::from(xdp == Some(XdpIn::Generic)),
         }
     }
 
@@ -341,11 +350,14 @@ impl State {
             return Ok(());
         }
         self.sync_host(iface, &links)?;
-        self.sync_programs(iface).await.doing(|| format!("parent {iface}"))?;
+        let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
         self.sync_modes(iface).await;
         // Better old tables than tables without a child that could not be looked at.
-        if complete { self.sync_tables(iface) } else { Ok(()) }
+        if complete {
+            self.sync_tables(iface)?;
+        }
+        self.attach_programs(iface, xdp)
     }
 }

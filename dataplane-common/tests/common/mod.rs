@@ -43,15 +43,7 @@ pub(crate) fn trunk(vlans: &[u16]) -> Membership {
 /// A child with [`mac`] of its port; a macvlan child is in VEPA mode.
 pub(crate) fn child(port: u8, kind: Kind, membership: Membership, flags: u8) -> Child {
     let host_end = if kind == Kind::Veth { 100 + u32::from(port) } else { 0 };
-    Child {
-        port: port.into(),
-        mac: mac(port),
-        kind,
-        membership,
-        host_end,
-        flags,
-        takes_xdp: false,
-    }
+    Child { port: port.into(), mac: mac(port), kind, membership, host_end, flags, takes_xdp: false }
 }
 
 pub(crate) fn macvlan(port: u8, membership: Membership) -> Child {

@@ -4,7 +4,7 @@
 use dataplane_common::{
     Frame, Mark, Tables, Verdict,
     abi::{GroupKey, Kind, PORT_HOST, PORT_WIRE},
-    decide::{Sender, copy_for, decide, egress_port, tci},
+    decide::{Sender, copy_for, decide, egress_port, ingress_port, tci},
     frame::{Mac, Tags},
     topology::TableSet,
     verdict::{Copy, Delivery, Flood, IngressCopy, Retag},
@@ -49,7 +49,7 @@ impl Machine<'_> {
         match self.lan.child(from) {
             Some(child) if child.is_macvlan => self.macvlan_transmit(frame, child),
             Some(_) => self.act(Hook::HostEnd, frame, from),
-            None if from == PORT_WIRE => self.act(Hook::Ingress, frame, PORT_WIRE),
+            None if from == PORT_WIRE => self.arrived(frame, None),
             None => self.egress(frame, None, 0, from),
         }
     }
@@ -66,8 +66,10 @@ impl Machine<'_> {
                 for sibling in siblings.filter(|c| c.port != child.port) {
                     self.reach(sibling.port, frame);
                 }
-            } else if let Some(sibling) = { siblings }.find(|c| c.mac == frame.dst) {
-                self.reach(sibling.port, frame);
+            } else if { siblings }.any(|c| c.mac == frame.dst) {
+                // Into the parent's ingress; on the way between namespaces the mark is removed
+                // (`net/core/skbuff.c`, `skb_scrub_packet`), the stamp is not.
+                self.arrived(frame, child.guarded.then_some(child.port));
                 return;
             }
         }
@@ -111,7 +113,9 @@ impl Machine<'_> {
             Some(Mode::Vepa) => &[Mode::Vepa, Mode::Bridge],
             Some(Mode::Bridge) => &[Mode::Vepa],
             Some(Mode::Private | Mode::Passthru) => {
-                source.iter().for_each(|c| self.reach(c.port, frame));
+                if let Some(child) = source {
+                    self.reach(child.port, frame);
+                }
                 return true;
             }
         };
@@ -125,6 +129,13 @@ impl Machine<'_> {
 
 /// The programs.
 impl Machine<'_> {
+    /// `maclane_ingress`, for a frame that no program has put there.
+    fn arrived(&mut self, frame: &Frame, stamp: Option<u16>) {
+        if let Ok(port) = ingress_port(frame, None, stamp, self.tables) {
+            self.act(Hook::Ingress, frame, port);
+        }
+    }
+
     /// `maclane_egress`; `sender` is who it must take for the sender.
     fn egress(&mut self, frame: &Frame, mark: Option<Mark>, came_in: u32, sender: u16) {
         match egress_port(frame, mark, came_in, self.tables) {
@@ -143,6 +154,7 @@ impl Machine<'_> {
 
     fn act(&mut self, hook: Hook, frame: &Frame, from: u16) {
         match decide(frame, from, self.tables) {
+            Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) if hook == Hook::Ingress => {}
             Verdict::Deliver(delivery) => self.deliver(hook, frame, delivery, from),
             Verdict::Flood(plan) => self.flood(hook, frame, plan, 0),
             Verdict::Drop(_) => {}
