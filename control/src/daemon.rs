@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use crate::{
     api::{self, server::RuntimeDir},
     cli::args::DaemonArgs,
-    engine::{Dirs, Engine},
+    engine::{Engine, Settings},
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -19,7 +19,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
         );
     }
-    let DaemonArgs { state_dir, runtime_dir, bpffs } = args;
+    let DaemonArgs { state_dir, runtime_dir, bpffs, tc } = args;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stop = std::pin::pin!(async {
         tokio::select! {
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
 
     let runtime = RuntimeDir::claim(&runtime_dir)?;
     tell(&[NotifyState::Status("reconciling links and maps")]);
-    let start = Engine::start(Dirs { state: state_dir, bpffs });
+    let start = Engine::start(Settings { state_dir, bpffs, tc });
     let engine = tokio::select! {
         engine = start => engine?,
         // Every step may be cut short and done again.

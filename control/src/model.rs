@@ -34,6 +34,18 @@ pub(crate) enum XdpMode {
     Off,
 }
 
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TcMode {
+    /// The best that the kernel has.
+    #[default]
+    Auto,
+    /// As TCX links, which Linux has from 6.6 on.
+    Tcx,
+    /// As filters of a clsact qdisc.
+    Clsact,
+}
+
 /// What happens to a unicast frame from the wire for a MAC that nobody here has.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,

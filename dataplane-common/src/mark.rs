@@ -111,6 +111,25 @@ mod tests {
     }
 
     #[test]
+    fn stamps_survive_the_trip() {
+        let last = u16::try_from(PORTS - 1).unwrap();
+        for port in [2, last] {
+            let of_guard = u32::from(stamp(port));
+            assert_eq!(stamped(of_guard), Some(port));
+            assert_eq!(stamped(of_guard | u32::from(MENDED)), Some(port), "sent round once");
+            // By this bit TC tells what it has sent round once.
+            assert_eq!(of_guard & u32::from(MENDED), 0, "port {port} looks mended");
+        }
+    }
+
+    #[test]
+    fn what_no_guard_has_stamped_names_no_port() {
+        for tc_index in [0, 2, u32::from(MENDED), u32::from(MENDED) | 2, 0x7fff, 1 << 31 | 2] {
+            assert_eq!(stamped(tc_index), None, "{tc_index:#x}");
+        }
+    }
+
+    #[test]
     fn marks_of_the_host_are_not_ours() {
         for mark in [0, 1, 0x4000, 0x8000, 0x0f00, 0xffff_ffff] {
             assert_eq!(Mark::decode(mark), None, "{mark:#x}");

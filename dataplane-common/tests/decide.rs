@@ -20,46 +20,38 @@ use common::{Strict, tables};
 use dataplane_common::{
     DropReason, Frame, Tables, Verdict,
     abi::Kind,
-    decide, ingress_port,
+    decide,
+    frame::Tag,
+    ingress_port,
     topology::Topology,
-    verdict::{Delivery, Flood, IngressCopy, Retag},
+    verdict::{Delivery, Flood, IngressCopy},
 };
 
 const WIRE: u16 = dataplane_common::abi::PORT_WIRE;
 const THE_HOST: u16 = dataplane_common::abi::PORT_HOST;
 
-const KEEP: Retag = Retag::KEEP;
-const POP: Retag = Retag { pop: true, push: 0 };
-
-const fn push(tci: u16) -> Retag {
-    Retag { pop: false, push: tci }
+const fn macvlan(port: u16, tag: Tag) -> Verdict {
+    Verdict::Deliver(Delivery { port, kind: Kind::Macvlan, tag })
 }
 
-const fn swap(tci: u16) -> Retag {
-    Retag { pop: true, push: tci }
+const fn veth(port: u16, tag: Tag) -> Verdict {
+    Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag })
 }
 
-const fn macvlan(port: u16, retag: Retag) -> Verdict {
-    Verdict::Deliver(Delivery { port, kind: Kind::Macvlan, retag })
+const fn host(tag: Tag) -> Verdict {
+    Verdict::Deliver(Delivery { port: THE_HOST, kind: Kind::Host, tag })
 }
 
-const fn veth(port: u16, retag: Retag) -> Verdict {
-    Verdict::Deliver(Delivery { port, kind: Kind::Veth, retag })
+const fn wire(tag: Tag) -> Verdict {
+    Verdict::Deliver(Delivery { port: WIRE, kind: Kind::Wire, tag })
 }
 
-const fn host(retag: Retag) -> Verdict {
-    Verdict::Deliver(Delivery { port: THE_HOST, kind: Kind::Host, retag })
-}
-
-const fn wire(retag: Retag) -> Verdict {
-    Verdict::Deliver(Delivery { port: WIRE, kind: Kind::Wire, retag })
-}
-
-/// A flood of a VLAN with a group of its own, to the members and the wire.
+/// A flood of an untagged frame, in a VLAN with a group of its own, to the members and the wire.
 const fn flood(from: u16, vlan: u16, slots: u16) -> Flood {
     Flood {
         from,
         from_flags: 0,
+        tag: Tag::NONE,
         vlan,
         group: vlan,
         slots,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use dataplane_common::{
     abi::PORT_HOST,
-    frame::{Mac, Tags, VID_MASK},
+    frame::{Mac, VID_MASK},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -38,10 +38,8 @@ fn config() -> ProptestConfig {
 
 /// The tag of a received frame; VLAN ID 0 is untagged.
 fn tag(received: &Received) -> Option<u16> {
-    match received.frame.tags {
-        Tags::One(tci) if tci & VID_MASK != 0 => Some(tci),
-        Tags::None | Tags::One(_) | Tags::Stacked(_) => None,
-    }
+    let tag = received.frame.tag;
+    (!tag.is_stacked() && tag.tci() & VID_MASK != 0).then(|| tag.tci())
 }
 
 /// The destination that a copy of a multicast frame may carry instead of the group's.
@@ -69,8 +67,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
             "port {port} received it twice: {:?}",
             machine.received
         );
-        let stacked = |tags| matches!(tags, Tags::Stacked(_));
-        prop_assert_eq!(stacked(received.frame.tags), stacked(case.frame.tags));
+        prop_assert_eq!(received.frame.tag.is_stacked(), case.frame.tag.is_stacked());
         prop_assert_eq!(received.frame.src, case.frame.src);
         prop_assert!(
             received.frame.dst == case.frame.dst

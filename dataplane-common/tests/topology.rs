@@ -260,3 +260,21 @@ fn a_port_says_what_stands_there() {
     assert_eq!(ends, [(103, 3), (104, 4)]);
     assert_eq!(tables.tx, BTreeMap::from([(3, 103)]), "the one that takes frames from XDP");
 }
+
+#[test]
+fn the_macs_of_virtual_routers_are_shared_and_no_others() {
+    let cases = [
+        ("IPv4", [0, 0, 0x5e, 0, 1, 0], port_flag::SHARED_MAC),
+        ("IPv6", [0, 0, 0x5e, 0, 2, 0xff], port_flag::SHARED_MAC),
+        ("the block before", [0, 0, 0x5e, 0, 0, 7], 0),
+        ("the block behind", [0, 0, 0x5e, 0, 3, 7], 0),
+        ("another vendor's", [2, 0, 0x5e, 0, 1, 7], 0),
+    ];
+    for (name, mac, want) in cases {
+        let mut router = veth(2, Membership::Access(0));
+        router.mac = mac;
+        let tables = tables(&topology(&[], vec![router]));
+        assert_eq!(tables.ports[&2].flags, want, "{name}");
+        assert_eq!(tables.fdb[&FdbKey { mac, vlan: VLAN_ANY }].flags, want, "{name}");
+    }
+}

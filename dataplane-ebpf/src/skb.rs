@@ -3,8 +3,9 @@
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{
-        bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use dataplane_common::{
@@ -126,7 +127,7 @@ impl Skb {
             if bpf_skb_store_bytes(self.0, 0, from, ETH_HLEN as u32, 0) != 0 {
                 return Err(Refused);
             }
-            (*self.0).tc_index = u32::from(MENDED);
+            (*self.0).tc_index = self.tc_index() | u32::from(MENDED);
         }
         Ok(self.to_ingress(ifindex))
     }
@@ -143,11 +144,7 @@ impl Skb {
         let (present, proto, tci) =
             unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
         #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
-        OffloadedTag {
-            present: present != 0,
-            proto: u16::from_be(proto as u16),
-            tci: tci as u16,
-        }
+        OffloadedTag { present: present != 0, proto: u16::from_be(proto as u16), tci: tci as u16 }
     }
 
     /// Sets the mark to one of ours.

@@ -303,3 +303,21 @@ pub fn binary() -> PathBuf {
         PathBuf::from,
     )
 }
+
+/// The eBPF objects that the program under test carries: that of a parent, and the guard's.
+#[track_caller]
+#[must_use]
+pub fn objects() -> (PathBuf, PathBuf) {
+    let build = binary().parent().expect("the program is in a folder").join("build");
+    let newest = fs::read_dir(&build)
+        .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
+        .flatten()
+        .flat_map(|entry| {
+            let built = |target| entry.path().join("out/bpf").join(target).join("bpf");
+            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(built)
+        })
+        .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
+        .max();
+    let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));
+    (dir.join("dataplane"), dir.join("guard"))
+}

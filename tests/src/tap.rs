@@ -37,6 +37,26 @@ impl Tap {
         }
     }
 
+    /// Opens a tap that hears every interface of a namespace, and cannot send.
+    #[track_caller]
+    #[must_use]
+    pub fn open_all(ns: &Netns) -> Self {
+        match ns.enter(|| open(0)) {
+            Ok(socket) => Self { socket },
+            Err(error) => panic!("cannot open a tap in {}: {error}", ns.name()),
+        }
+    }
+
+    /// The interfaces, by index, that received a frame with that token, so far and within a time
+    /// from now: one entry for each frame.
+    #[track_caller]
+    #[must_use]
+    pub fn heard(&self, token: &str, time: Duration) -> Vec<u32> {
+        let deadline = Instant::now() + time;
+        let frames = std::iter::from_fn(|| self.next_on(deadline));
+        frames.filter(|(_, frame)| frame.carries(token)).map(|(ifindex, _)| ifindex).collect()
+    }
+
     /// Sends a frame out of the interface. One that a program on its way out drops is sent, too:
     /// the kernel reports that as a full queue (ENOBUFS).
     #[track_caller]
@@ -58,6 +78,12 @@ impl Tap {
     /// The next frame that was received, if one comes before the deadline.
     #[track_caller]
     pub fn next(&self, deadline: Instant) -> Option<Frame> {
+        self.next_on(deadline).map(|(_, frame)| frame)
+    }
+
+    /// The next frame, with the index of the interface that received it.
+    #[track_caller]
+    fn next_on(&self, deadline: Instant) -> Option<(u32, Frame)> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, or the last millisecond would be spent spinning.
@@ -70,8 +96,10 @@ impl Tap {
                 Err(error) => panic!("cannot wait for frames: {error}"),
             }
             let received = receive(&self.socket).expect("a tap can be read");
-            if let Some(frame) = received.as_deref().and_then(Frame::parse) {
-                return Some(frame);
+            if let Some((ifindex, bytes)) = received
+                && let Some(frame) = Frame::parse(&bytes)
+            {
+                return Some((ifindex, frame));
             }
         }
     }
@@ -144,7 +172,7 @@ union Control {
 }
 
 /// One frame with its tag in place; `None` if it was one that was sent, or gone again.
-fn receive(socket: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+fn receive(socket: &OwnedFd) -> io::Result<Option<(u32, Vec<u8>)>> {
     let mut buffer = vec![0; 1 << 16];
     let mut control = Control { bytes: [0; 64] };
     // SAFETY: all bytes zero is a valid `sockaddr_ll`.
@@ -180,7 +208,8 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
         let [c, d] = tag.to_be_bytes();
         buffer.splice(12..12, [a, b, c, d]);
     }
-    Ok(Some(buffer))
+    let ifindex = u32::try_from(address.sll_ifindex).expect("an index is positive");
+    Ok(Some((ifindex, buffer)))
 }
 
 /// The VLAN tag that the kernel keeps beside the frame, if there is one.

@@ -183,9 +183,20 @@ fn child_add_sets_name_mac_mtu_addresses_and_routes() {
             format!("fd00:50::{last}/64"),
         );
         let more = [
-            "--ifname", "lan0", "--mac", &mac, "--ip", &ip, "--ip", &ip6,
-            "--route", "default=192.168.50.1", "--route", "default=fd00:50::1",
-            "--route", "10.9.0.0/16=192.168.50.1",
+            "--ifname",
+            "lan0",
+            "--mac",
+            &mac,
+            "--ip",
+            &ip,
+            "--ip",
+            &ip6,
+            "--route",
+            "default=192.168.50.1",
+            "--route",
+            "default=fd00:50::1",
+            "--route",
+            "10.9.0.0/16=192.168.50.1",
         ];
         daemon.child_with(kind, &name, &ns, &more);
         let link = ns.link("lan0");
@@ -213,7 +224,10 @@ fn child_add_announces_the_addresses() {
     let tap = tests::tap::Tap::open(&lan.router.ns, PARENT);
     let ns = lan.namespace();
     let mac = daemon.child_with(
-        "web", "lan", &ns, &["--ip", "192.168.50.101/24", "--ip", "fd00:50::101/64"],
+        "web",
+        "lan",
+        &ns,
+        &["--ip", "192.168.50.101/24", "--ip", "fd00:50::101/64"],
     );
     let seen = tap.collect(Duration::from_millis(300));
     let ours: Vec<_> = seen.iter().filter(|frame| frame.source == mac).collect();

@@ -156,7 +156,8 @@ fn a_broadcast_reaches_every_other_member_of_its_vlan_exactly_once() {
         site.assert_received("the host's", &token, &site.in_vlan(0, ""), Some(0));
         // The tap hears the copies for macvlan children, too, which carry their MACs.
         let back = host.with_token(&token, Duration::ZERO);
-        let mut to_host = back.iter().filter(|f| site.members.iter().all(|m| m.mac != f.destination));
+        let mut to_host =
+            back.iter().filter(|f| site.members.iter().all(|m| m.mac != f.destination));
         assert_eq!(to_host.next(), None, "it came back to the host");
     }
 }

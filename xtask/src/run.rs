@@ -1,16 +1,21 @@
 //! `cargo xtask run`: maclane at work on a small LAN of namespaces.
 //!
 //! ```text
-//!  host: the daemon, 192.168.50.10                                          router: .1
-//! ┌──────────────────────────────────────────────────────────────────┐     ┌──────────┐
-//! │                               eth0                               ├─────┤   eth0   │
-//! └─┬──────────┬──────────┬──────────┬──────────┬─────────┬────────┬─┘ wire└──────────┘
-//!   │ VLAN 0   │          │          │ VLAN 10  │         │        │ VLAN 20
-//! ┌─┴──────┐ ┌─┴───────┐ ┌┴─────┐ ┌──┴───────┐ ┌┴────────┐ ┌───────┴──┐ ┌─────────┐
-//! │adopted │ │macvlan-0│ │veth-0│ │macvlan-10│ │veth-10  │ │macvlan-20│ │veth-20  │
-//! │.50     │ │.51      │ │.52   │ │a .101    │ │a .103   │ │.201      │ │.202     │
-//! └────────┘ └─────────┘ └──────┘ │b .102    │ │b .104   │ └──────────┘ └─────────┘
-//!                                 └──────────┘ └─────────┘
+//!          host: the daemon                                           router
+//!  ┌────────────────────────────────┐                            ┌────────────┐
+//!  │       eth0  192.168.50.10      │            wire            │ eth0  .1   │
+//!  └───┬───────────┬───────────┬──┬─┘                            └──────┬─────┘
+//!      │ VLAN 0    │ VLAN 10   │  └─────────────────────────────────────┘
+//!      │           │           │ VLAN 20
+//!      │           │           ├─ macvlan-20   .201
+//!      │           │           └─ veth-20      .202
+//!      │           ├─ macvlan-10a  .101
+//!      │           ├─ macvlan-10b  .102
+//!      │           ├─ veth-10a     .103
+//!      │           └─ veth-10b     .104
+//!      ├─ adopted      .50
+//!      ├─ macvlan-0    .51
+//!      └─ veth-0       .52
 //! ```
 //!
 //! Each child has a namespace of its own, and all are in one subnet: what keeps the VLANs apart
@@ -32,11 +37,10 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tabled::{
     builder::Builder,
     settings::{Padding, Style},
@@ -71,7 +75,9 @@ pub(crate) fn proof() -> Result<ExitCode> {
                 Err(error) if !error.is::<Interrupted>() => say(&format!("error: {error:#}")),
                 _ => {}
             }
-            say(&format!("{}: ended, nothing is left", signal.as_str()));
+            // The terminal has put `^C` at the start of the line.
+            let after_echo = if io::stderr().is_terminal() { "\n" } else { "" };
+            say(&format!("{after_echo}ended by {}; nothing is left", signal.as_str()));
             Ok(ExitCode::from(interrupt::exit_code(signal)))
         }
         (None, Ok(true)) => Ok(ExitCode::SUCCESS),
@@ -110,8 +116,8 @@ fn perform(program: PathBuf, interrupt: &Interrupt) -> Result<bool> {
 
 /// Tries every proof.
 fn prove(site: &Site, interrupt: &Interrupt) -> Result<Vec<Seen>> {
-    let bar = ProgressBar::new(PROOFS.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg:<48}")?);
+    let bar = ProgressBar::new(PROOFS.len() as u64).with_finish(ProgressFinish::AndClear);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg:<48}")?);
     let mut all = Vec::new();
     for (number, proof) in (1..).zip(PROOFS) {
         interrupt.check()?;
@@ -124,7 +130,6 @@ fn prove(site: &Site, interrupt: &Interrupt) -> Result<Vec<Seen>> {
         bar.inc(1);
         all.push(seen.map_err(|seen| shortened(&seen)));
     }
-    bar.finish_and_clear();
     interrupt.check()?;
     Ok(all)
 }
@@ -174,6 +179,3 @@ fn print(text: &str) {
     let mut stdout = io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
-
-/// How often something that waits looks for a signal.
-const TICK: Duration = Duration::from_millis(100);

@@ -10,7 +10,8 @@ use super::values::{cidr, mtu, netns, station, text, vlan};
 use crate::{
     check,
     model::{
-        ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec, Route, Trunk, UnknownPolicy, XdpMode,
+        ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec, Route, TcMode, Trunk, UnknownPolicy,
+        XdpMode,
     },
 };
 
@@ -143,6 +144,9 @@ pub(crate) struct DaemonArgs {
     /// Where the BPF file system is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub(crate) bpffs: PathBuf,
+    /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
+    #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
+    pub(crate) tc: TcMode,
 }
 
 /// What to do with parents.

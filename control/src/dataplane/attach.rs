@@ -13,7 +13,10 @@ use aya::{
 };
 
 use super::{Dataplane, pins, program};
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    model::TcMode,
+};
 
 /// How TC programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,14 @@ pub(crate) enum TcKind {
 }
 
 impl TcKind {
-    /// The best that the running kernel has.
-    pub(crate) fn of_this_kernel() -> Self {
+    /// What was asked for, or the best that the running kernel has.
+    pub(crate) fn of(mode: TcMode) -> Self {
         let tcx_since = KernelVersion::new(6, 6, 0);
-        if KernelVersion::current().is_ok_and(|v| v >= tcx_since) {
-            Self::Tcx
-        } else {
-            Self::Clsact
+        let has_tcx = || KernelVersion::current().is_ok_and(|v| v >= tcx_since);
+        match mode {
+            TcMode::Tcx => Self::Tcx,
+            TcMode::Auto if has_tcx() => Self::Tcx,
+            TcMode::Auto | TcMode::Clsact => Self::Clsact,
         }
     }
 

@@ -81,6 +81,12 @@ impl State {
         if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
             plane.reset_counters(port)?;
         }
+        let made = self.make_link(&self.child(&name)?.record.value, &network, &netns).await;
+        if let Err(e) = made {
+            // There is no link of ours: whatever has its name stays.
+            self.forget_child(&name).await?;
+            return Err(e);
+        }
         if let Err(e) = self.child_build(&name, &netns).await {
             if let Err(e) = self.child_rm(&name).await {
                 tracing::error!(child = name, "cannot undo: {e}");
@@ -181,12 +187,11 @@ impl State {
         }
     }
 
-    /// Makes the link of a child and sets it up, down to the announcement of its addresses.
+    /// Sets the link of a child up, down to the announcement of its addresses.
     async fn child_build(&mut self, name: &str, netns: &Netns) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         let network = self.network(&record.spec.network)?.clone();
         let parent = record.parent.clone();
-        self.make_link(&record, &network, netns).await?;
         let inside = Netlink::inside(netns)?;
         let live = self.observe(&record, &network, netns, &inside).await?;
         let live = live.ok_or_else(|| Error::failed("its link was there and is gone again"))?;
@@ -292,14 +297,23 @@ impl State {
             }
             Some(host_end) => link.kind == LinkKind::Veth && host_end.lower == Some(link.index),
         };
-        let before = self.children.get(&record.spec.name).and_then(|child| child.live.as_ref());
-        let is_known = |link: &Link| {
-            link.mac == record.mac
-                || link.name == record.spec.ifname
-                || before.is_some_and(|live| live.ifindex == link.index)
+        let links: Vec<Link> = inside.links().await?.into_iter().filter(is_ours).collect();
+        let name = &record.spec.name;
+        let before = self.children.get(name).and_then(|child| child.live.as_ref());
+        let has_mac = |link: &&Link| link.mac == record.mac;
+        // Its MAC may have changed, but it is not the link of another child.
+        let of_another = |link: &Link| {
+            let others = self.children.iter().filter(|(other, _)| *other != name);
+            others.into_iter().any(|(_, other)| {
+                let live = other.live.as_ref();
+                link.mac == other.record.value.mac || link.mac == live.map(|live| live.mac)
+            })
         };
-        let links = inside.links().await?;
-        let found = links.into_iter().filter(is_ours).find(is_known);
+        let is_known = |link: &&Link| {
+            let same = before.is_some_and(|live| live.ifindex == link.index);
+            (same || link.name == record.spec.ifname) && !of_another(link)
+        };
+        let found = links.iter().find(has_mac).or_else(|| links.iter().find(is_known)).cloned();
         Ok(found.and_then(|link| {
             Some(Live {
                 ifindex: link.index,
@@ -343,14 +357,19 @@ impl State {
             self.netlink.delete(link.index).await.doing(doing)?;
         }
         self.release(name).await?;
-        let child = self.children.remove(name);
+        self.forget_child(name).await?;
         self.sync_tables(&record.parent)?;
         self.sync_modes(&record.parent).await;
-        if let Some(child) = child {
+        tracing::info!(child = name, "child removed");
+        Ok(())
+    }
+
+    async fn forget_child(&mut self, name: &str) -> Result<()> {
+        if let Some(child) = self.children.get(name) {
             let key = format!("{}{name}", store::CHILDREN);
             self.store.delete_if(&key, child.record.revision).await?;
         }
-        tracing::info!(child = name, "child removed");
+        self.children.remove(name);
         Ok(())
     }
 
@@ -456,7 +475,10 @@ impl State {
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
             tracing::info!(child = name, "its link is gone: it is made again");
             self.release(name).await?;
-            let done = self.child_build(name, &netns).await;
+            let done = match self.make_link(&record, &network, &netns).await {
+                Ok(()) => self.child_build(name, &netns).await,
+                Err(e) => Err(e),
+            };
             if let Err(e) = done {
                 tracing::warn!(child = name, "cannot make it again: {e}");
             }

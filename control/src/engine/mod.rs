@@ -11,7 +11,11 @@ mod state;
 mod tables;
 mod views;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, Notify, mpsc},
@@ -22,6 +26,7 @@ use crate::{
     error::{Error, Result},
     model::{
         ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
+        TcMode,
     },
     netlink::{self, Change},
     task::Task,
@@ -36,13 +41,15 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// come and go without a word.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Where the daemon keeps its things.
+/// What the daemon is started with.
 #[derive(Clone, Debug)]
-pub(crate) struct Dirs {
-    /// The store: survives a reboot.
-    pub(crate) state: PathBuf,
+pub(crate) struct Settings {
+    /// Where the store is: it survives a reboot.
+    pub(crate) state_dir: PathBuf,
     /// Where the BPF file system is mounted.
     pub(crate) bpffs: PathBuf,
+    /// How TC programs are attached.
+    pub(crate) tc: TcMode,
 }
 
 /// The daemon's one owner of state.
@@ -53,12 +60,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Reads the store, brings everything to what it says, and goes on watching.
-    pub(crate) async fn start(dirs: Dirs) -> Result<Arc<Self>> {
-        check_bpffs(&dirs)?;
+    pub(crate) async fn start(settings: Settings) -> Result<Arc<Self>> {
+        check_bpffs(&settings.bpffs)?;
         let (changes, heard) = mpsc::unbounded_channel();
         // Before the first look, so that nothing changes unseen.
         let mut watch = netlink::watch()?;
-        let state = State::open(dirs).await?;
+        let state = State::open(settings).await?;
         let kick = state.kick.clone();
         let state = Arc::new(Mutex::new(state));
         let listen = Task::spawn(async move {
@@ -205,12 +212,12 @@ impl State {
     }
 }
 
-fn check_bpffs(dirs: &Dirs) -> Result<()> {
-    let fs = nix::sys::statfs::statfs(&dirs.bpffs).map(|fs| fs.filesystem_type());
+fn check_bpffs(dir: &Path) -> Result<()> {
+    let fs = nix::sys::statfs::statfs(dir).map(|fs| fs.filesystem_type());
     if fs == Ok(nix::sys::statfs::BPF_FS_MAGIC) {
         return Ok(());
     }
-    let dir = dirs.bpffs.display();
+    let dir = dir.display();
     Err(Error::failed(format!(
         "{dir} is no BPF file system, and without one the dataplane would end with the daemon; mount it with \
          `mount -t bpf bpf {dir}`"

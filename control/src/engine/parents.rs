@@ -132,7 +132,7 @@ impl State {
     async fn parent_forget(&mut self, iface: &str) -> Result<()> {
         let parent = self.parent_mut(iface)?;
         let link = parent.link.clone();
-        let pins = Pins::new(&self.dirs.bpffs, iface);
+        let pins = Pins::new(&self.bpffs, iface);
         let parent = self.parent_mut(iface)?;
         match parent.plane.take() {
             Some(plane) => {
@@ -219,7 +219,7 @@ impl State {
         } else {
             self.settings(&spec, xdp, &link).await
         };
-        let (bpffs, tc, kick) = (self.dirs.bpffs.clone(), self.tc, self.kick.clone());
+        let (bpffs, tc, kick) = (self.bpffs.clone(), self.tc, self.kick.clone());
         let parent = self.parent_mut(iface)?;
         if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
             // The old programs run on until each link is updated.

@@ -8,7 +8,7 @@ use std::{
 use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
 use serde::{Deserialize, Serialize};
 
-use super::Dirs;
+use super::Settings;
 use crate::{
     dataplane::{Dataplane, TcKind, XdpIn},
     error::{Error, Result},
@@ -170,7 +170,8 @@ impl Parent {
 
 /// Everything that the daemon knows.
 pub(crate) struct State {
-    pub(crate) dirs: Dirs,
+    /// Where the BPF file system is mounted.
+    pub(crate) bpffs: PathBuf,
     pub(crate) store: RedbStore,
     pub(crate) netlink: Netlink,
     pub(crate) own_netns: NetnsId,
@@ -184,15 +185,15 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the store.
-    pub(crate) async fn open(dirs: Dirs) -> Result<Self> {
-        let store = RedbStore::open(&dirs.state)?;
+    pub(crate) async fn open(settings: Settings) -> Result<Self> {
+        let store = RedbStore::open(&settings.state_dir)?;
         let parents = store.list_as::<ParentRecord>(store::PARENTS).await?;
         let networks = store.list_as::<NetworkSpec>(store::NETWORKS).await?;
         let children = store.list_as::<ChildRecord>(store::CHILDREN).await?;
         Ok(Self {
             netlink: Netlink::own()?,
             own_netns: Netns::own()?.id(),
-            tc: TcKind::of_this_kernel(),
+            tc: TcKind::of(settings.tc),
             parents: parents.into_iter().map(|(k, record)| (k, Parent::new(record))).collect(),
             networks: networks.into_iter().collect(),
             children: children
@@ -200,7 +201,7 @@ impl State {
                 .map(|(k, record)| (k, Child { record, live: None, suspect: true }))
                 .collect(),
             kick: std::sync::Arc::default(),
-            dirs,
+            bpffs: settings.bpffs,
             store,
         })
     }

@@ -46,7 +46,7 @@ impl State {
             networks: self.networks_of(iface).map(|network| network.name.clone()).collect(),
             children: self.children_of(iface).count(),
             adopted: parent.adopted.len(),
-            pins: Pins::new(&self.dirs.bpffs, iface).dir().display().to_string(),
+            pins: Pins::new(&self.bpffs, iface).dir().display().to_string(),
             problems: parent.problems.values().cloned().collect(),
         })
     }

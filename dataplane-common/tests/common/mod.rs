@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane_common::{
     Frame,
     abi::{FdbValue, Kind, Port, Tables, Vlan, port_flag},
-    frame::{Mac, Tags},
+    frame::{Mac, Tag},
     topology::{Child, Membership, TableSet, Topology},
 };
 
@@ -32,8 +32,8 @@ pub(crate) const fn mac(n: u8) -> Mac {
     [2, 0, 0, 0, 0, n]
 }
 
-pub(crate) const fn frame(dst: Mac, src: Mac, tags: Tags) -> Frame {
-    Frame { dst, src, tags }
+pub(crate) const fn frame(dst: Mac, src: Mac, tag: Tag) -> Frame {
+    Frame { dst, src, tag }
 }
 
 pub(crate) fn trunk(vlans: &[u16]) -> Membership {

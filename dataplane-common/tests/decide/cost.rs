@@ -5,7 +5,7 @@ use std::cell::Cell;
 use dataplane_common::{
     Frame,
     abi::{FdbValue, Port, Tables, Vlan},
-    frame::{Mac, Tags},
+    frame::{Mac, Tag},
     topology::TableSet,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     verdict,
 };
 
-const NONE: Tags = Tags::None;
+const NONE: Tag = Tag::NONE;
 
 /// Tables that count lookups in the FDB.
 struct Counting(TableSet, Cell<u32>);

@@ -4,12 +4,12 @@ use dataplane_common::{
     DropReason::{NoMember, Reserved, SourceIsOurs, Stacked},
     Verdict::{self, Drop, Pass},
     abi::{VLAN_ANY, port_flag},
-    frame::Tags,
+    frame::Tag,
     verdict::{Flood, IngressCopy},
 };
 
 use crate::{
-    KEEP, THE_HOST, Table, WIRE,
+    THE_HOST, Table, WIRE,
     common::{
         BROADCAST, GROUP, HOST, LLDP, STRANGER, VRRP, adopted, frame, lan, mac, passthru, private,
         untagged, veths, virtual_router,
@@ -17,14 +17,19 @@ use crate::{
     flood, wire,
 };
 
-const NONE: Tags = Tags::None;
+const NONE: Tag = Tag::NONE;
 
-const fn vlan(tci: u16) -> Tags {
-    Tags::One(tci)
+const fn vlan(tci: u16) -> Tag {
+    Tag::one(tci)
 }
 
 const fn plan(plan: Flood) -> Verdict {
     Verdict::Flood(plan)
+}
+
+/// Of a frame with one tag.
+const fn tagged(tci: u16, plan: Flood) -> Flood {
+    Flood { tag: Tag::one(tci), ..plan }
 }
 
 /// From the wire nothing goes back to it.
@@ -70,14 +75,29 @@ pub(crate) fn all() -> Vec<Table> {
 }
 
 fn wire_floods() -> Vec<Table> {
-    let to_all = |tags| frame(BROADCAST, STRANGER, tags);
-    let group = |tags| frame(GROUP, STRANGER, tags);
+    let to_all = |tag| frame(BROADCAST, STRANGER, tag);
+    let group = |tag| frame(GROUP, STRANGER, tag);
     let several = vec![
         ("untagged", to_all(NONE), WIRE, plan(to_host(wires(0, 4)))),
-        ("VID 0 is untagged", group(vlan(0xa000)), WIRE, plan(to_host(wires(0, 4)))),
-        ("with a sub-interface", to_all(vlan(0xa00a)), WIRE, plan(as_is(wires(10, 4)))),
-        ("children only", group(vlan(30)), WIRE, plan(wires(30, 3))),
-        ("only a trunk of all is in it", to_all(vlan(99)), WIRE, plan(any(wires(99, 1)))),
+        (
+            "VID 0 is untagged",
+            group(vlan(0xa000)),
+            WIRE,
+            plan(tagged(0xa000, to_host(wires(0, 4)))),
+        ),
+        (
+            "with a sub-interface",
+            to_all(vlan(0xa00a)),
+            WIRE,
+            plan(tagged(0xa00a, as_is(wires(10, 4)))),
+        ),
+        ("children only", group(vlan(30)), WIRE, plan(tagged(30, wires(30, 3)))),
+        (
+            "only a trunk of all is in it",
+            to_all(vlan(99)),
+            WIRE,
+            plan(tagged(99, any(wires(99, 1)))),
+        ),
         ("with our source", frame(BROADCAST, mac(2), NONE), WIRE, Drop(SourceIsOurs)),
     ];
     let one = vec![
@@ -107,31 +127,36 @@ fn wire_floods() -> Vec<Table> {
 }
 
 fn host_floods() -> Vec<Table> {
-    let to_all = |tags| frame(BROADCAST, HOST, tags);
+    let to_all = |tag| frame(BROADCAST, HOST, tag);
     let several = vec![
         ("untagged", to_all(NONE), THE_HOST, plan(flood(THE_HOST, 0, 4))),
-        ("VID 0", to_all(vlan(0xa000)), THE_HOST, plan(flood(THE_HOST, 0, 4))),
-        ("a sub-interface's", to_all(vlan(10)), THE_HOST, plan(flood(THE_HOST, 10, 4))),
+        ("VID 0", to_all(vlan(0xa000)), THE_HOST, plan(tagged(0xa000, flood(THE_HOST, 0, 4)))),
+        ("a sub-interface's", to_all(vlan(10)), THE_HOST, plan(tagged(10, flood(THE_HOST, 10, 4)))),
     ];
     let one = vec![
         ("not by the kernel, to the host", to_all(NONE), THE_HOST, plan(flood(THE_HOST, 0, 3))),
-        ("a VLAN without a child", to_all(vlan(0x600a)), THE_HOST, wire(KEEP)),
+        ("a VLAN without a child", to_all(vlan(0x600a)), THE_HOST, wire(vlan(0x600a))),
     ];
     vec![Table::new(lan(), several), Table::new(untagged(), one)]
 }
 
 /// Where children are in different VLANs, and where the kernel's flood is right.
 fn child_floods() -> Vec<Table> {
-    let to_all = |n, tags| frame(BROADCAST, mac(n), tags);
+    let to_all = |n, tag| frame(BROADCAST, mac(n), tag);
     let several = vec![
         ("untagged", to_all(2, NONE), 2, plan(to_host(flood(2, 0, 4)))),
         ("with a sub-interface", to_all(4, NONE), 4, plan(as_is(flood(4, 10, 4)))),
-        ("children only", to_all(6, vlan(0xa01e)), 6, plan(by(port_flag::TRUNK, flood(6, 30, 3)))),
+        (
+            "children only",
+            to_all(6, vlan(0xa01e)),
+            6,
+            plan(tagged(0xa01e, by(port_flag::TRUNK, flood(6, 30, 3)))),
+        ),
         (
             "only a trunk of all is in it",
             to_all(8, vlan(99)),
             8,
-            plan(any(by(ALL, flood(8, 99, 1)))),
+            plan(tagged(99, any(by(ALL, flood(8, 99, 1))))),
         ),
     ];
     let one = vec![
@@ -158,12 +183,12 @@ fn floods_apart() -> Vec<Table> {
         ("the kernel would give it back", to_all(2), 2, plan(to_host(isolated))),
         ("the kernel would serve a private child", to_all(5), 5, plan(to_host(flood(5, 0, 4)))),
     ];
-    let own = |tags| frame(BROADCAST, HOST, tags);
-    let tagged = as_is(by(PASSTHRU, flood(2, 10, 0)));
+    let own = |tag| frame(BROADCAST, HOST, tag);
+    let beside = tagged(10, as_is(by(PASSTHRU, flood(2, 10, 0))));
     let passthru_child = vec![
         ("the host's copy would come back", own(NONE), 2, plan(by(PASSTHRU, flood(2, 0, 2)))),
         ("the host's copy would be a second one", to_all(3), 3, plan(flood(3, 0, 2))),
-        ("a sub-interface is beside it", own(vlan(10)), 2, plan(tagged)),
+        ("a sub-interface is beside it", own(vlan(10)), 2, plan(beside)),
     ];
     vec![Table::new(private(), private_children), Table::new(passthru(), passthru_child)]
 }
@@ -171,19 +196,19 @@ fn floods_apart() -> Vec<Table> {
 fn never_forwarded() -> Vec<Table> {
     let last = [1, 0x80, 0xc2, 0, 0, 0x0f];
     let beyond = frame([1, 0x80, 0xc2, 0, 0, 0x10], HOST, NONE);
-    let lldp = |tags| frame(LLDP, STRANGER, tags);
-    let two = |src, outer| frame(BROADCAST, src, Tags::Stacked(outer));
+    let lldp = |tag| frame(LLDP, STRANGER, tag);
+    let two = |src, outer| frame(BROADCAST, src, Tag::stacked(outer));
     let several = vec![
         ("reserved from macvlan", frame(LLDP, mac(2), NONE), 2, Drop(Reserved)),
         ("reserved from veth", frame(last, mac(6), vlan(10)), 6, Drop(Reserved)),
-        ("reserved from the host", frame(LLDP, HOST, NONE), THE_HOST, wire(KEEP)),
+        ("reserved from the host", frame(LLDP, HOST, NONE), THE_HOST, wire(NONE)),
         ("from the wire: the host alone", lldp(NONE), WIRE, plan(to_host(wires(0, 0)))),
-        ("the sub-interface alone", lldp(vlan(10)), WIRE, plan(as_is(wires(10, 0)))),
+        ("the sub-interface alone", lldp(vlan(10)), WIRE, plan(tagged(10, as_is(wires(10, 0))))),
         ("in a VLAN without one", lldp(vlan(30)), WIRE, Drop(NoMember)),
         ("the next address is a group", beyond, THE_HOST, plan(flood(THE_HOST, 0, 4))),
         ("two tags, which the kernel would flood", two(STRANGER, 30), WIRE, Drop(Stacked)),
         ("two tags, for a sub-interface", two(STRANGER, 10), WIRE, Pass),
-        ("two tags from the host", two(HOST, 30), THE_HOST, wire(KEEP)),
+        ("two tags from the host", two(HOST, 30), THE_HOST, wire(Tag::stacked(30))),
         ("two tags from a child", two(mac(8), 30), 8, Drop(Stacked)),
     ];
     let one =

@@ -5,7 +5,7 @@ use dataplane_common::{
     Mark, Verdict,
     abi::{Kind, port_flag},
     decide::{Sender, egress_port, ingress_port, runt},
-    frame::{Mac, Tags},
+    frame::{Mac, Tag},
     topology::{Membership, Topology},
 };
 
@@ -199,8 +199,8 @@ pub(crate) fn runts() -> Vec<(&'static str, u16, Verdict)> {
 fn a_sender_is_known_by_proof_and_else_by_its_mac() {
     for Case { name, topology, src, mark, came_in, want } in cases() {
         for dst in [STRANGER, BROADCAST] {
-            for tags in [Tags::None, Tags::One(10), Tags::Stacked(10)] {
-                let got = egress_port(&frame(dst, src, tags), mark, came_in, &tables(&topology));
+            for tag in [Tag::NONE, Tag::one(10), Tag::stacked(10)] {
+                let got = egress_port(&frame(dst, src, tag), mark, came_in, &tables(&topology));
                 assert_eq!(got, want, "{name}");
             }
         }
@@ -210,7 +210,7 @@ fn a_sender_is_known_by_proof_and_else_by_its_mac() {
 #[test]
 fn a_frame_of_a_sibling_is_told_from_one_of_the_wire() {
     for Arrival { name, topology, src, dst, mark, stamp, want } in arrivals() {
-        let got = ingress_port(&frame(dst, src, Tags::None), mark, stamp, &tables(&topology));
+        let got = ingress_port(&frame(dst, src, Tag::NONE), mark, stamp, &tables(&topology));
         assert_eq!(got, want, "{name}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane_common::{
     Frame,
     abi::{PORT_FIRST_CHILD, PORT_HOST, PORT_WIRE},
-    frame::{Mac, Tags},
+    frame::{Mac, Tag},
     topology::Membership,
 };
 use proptest::{collection, option, prelude::*, sample};
@@ -152,15 +152,15 @@ fn lan() -> impl Strategy<Value = Lan> {
     )
 }
 
-fn tags() -> impl Strategy<Value = Tags> {
+fn tag() -> impl Strategy<Value = Tag> {
     let vlan = || sample::select(&VLANS[1..]);
     // 50: a VLAN that nothing here names.
     let tci = (0..8u16, prop_oneof![9 => vlan(), 1 => Just(50)]).prop_map(|(p, v)| p << 13 | v);
     prop_oneof![
-        5 => Just(Tags::None),
-        1 => (0..8u16).prop_map(|priority| Tags::One(priority << 13)),
-        6 => tci.prop_map(Tags::One),
-        1 => prop_oneof![vlan(), Just(50), Just(0)].prop_map(Tags::Stacked),
+        5 => Just(Tag::NONE),
+        1 => (0..8u16).prop_map(|priority| Tag::one(priority << 13)),
+        6 => tci.prop_map(Tag::one),
+        1 => prop_oneof![vlan(), Just(50), Just(0)].prop_map(Tag::stacked),
     ]
 }
 
@@ -184,7 +184,7 @@ fn src() -> impl Strategy<Value = Choice> {
 
 /// The source of a frame of port `from`. Only ports whose frames cannot be mistaken for another
 /// port's may take any: the wire, a veth child, and a macvlan child with a guard.
-fn source(lan: &Lan, from: u16, tags: Tags, (other, index): Choice, honest: bool) -> Mac {
+fn source(lan: &Lan, from: u16, tag: Tag, (other, index): Choice, honest: bool) -> Mac {
     let known: Vec<Mac> = lan.macs().into_iter().collect();
     let any = other.unwrap_or_else(|| known[index.index(known.len())]);
     match (from, lan.child(from)) {
@@ -194,7 +194,7 @@ fn source(lan: &Lan, from: u16, tags: Tags, (other, index): Choice, honest: bool
             if honest || !proven { child.mac } else { any }
         }
         (_, None) => {
-            let vid = if let Tags::One(tci) = tags { tci & 0xfff } else { 0 };
+            let vid = if tag.is_stacked() { 0 } else { tag.tci() & 0xfff };
             let own = lan.host_vlans.get(&vid).copied().unwrap_or(lan.mac);
             // A host that bridges or routes may send with a MAC that nobody knows.
             if honest { own } else { STRANGER }
@@ -204,16 +204,16 @@ fn source(lan: &Lan, from: u16, tags: Tags, (other, index): Choice, honest: bool
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     let honest = prop::bool::weighted(0.9);
-    (lan(), any::<sample::Index>(), dst(), src(), tags(), honest, 1..10u16).prop_map(
-        |(lan, from, dst, src, tags, honest, turn)| {
+    (lan(), any::<sample::Index>(), dst(), src(), tag(), honest, 1..10u16).prop_map(
+        |(lan, from, dst, src, tag, honest, turn)| {
             let mut senders: BTreeSet<u16> = lan.children.iter().map(|c| c.port).collect();
             senders.extend([PORT_WIRE, PORT_HOST]);
             let senders: Vec<u16> = senders.into_iter().collect();
             let from = senders[from.index(senders.len())];
             let known: Vec<Mac> = lan.macs().into_iter().collect();
             let dst = dst.0.unwrap_or_else(|| known[dst.1.index(known.len())]);
-            let src = source(&lan, from, tags, src, honest);
-            Case { lan, from, frame: Frame { dst, src, tags }, turn }
+            let src = source(&lan, from, tag, src, honest);
+            Case { lan, from, frame: Frame { dst, src, tag }, turn }
         },
     )
 }

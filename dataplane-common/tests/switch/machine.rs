@@ -4,10 +4,10 @@
 use dataplane_common::{
     Frame, Mark, Tables, Verdict,
     abi::{GroupKey, Kind, PORT_HOST, PORT_WIRE},
-    decide::{Sender, copy_for, decide, egress_port, ingress_port, tci},
-    frame::{Mac, Tags},
+    decide::{Sender, copy_for, decide, egress_port, ingress_port},
+    frame::{Mac, Tag},
     topology::TableSet,
-    verdict::{Copy, Delivery, Flood, IngressCopy, Retag},
+    verdict::{Copy, Delivery, Flood, IngressCopy},
 };
 
 use crate::model::{Child, Lan, Mode};
@@ -34,12 +34,15 @@ pub(crate) struct Machine<'a> {
     pub(crate) received: Vec<Received>,
 }
 
-fn retagged(frame: &Frame, tag: Option<u16>) -> Frame {
-    if tci(frame) == tag {
+/// `Skb::set_tag`: one tag comes off, and one customer tag goes on.
+fn retagged(frame: &Frame, have: Tag, want: Tag) -> Frame {
+    assert_eq!(frame.tag, have, "another tag than the frame has");
+    if have == want {
         return *frame;
     }
-    assert!(!matches!(frame.tags, Tags::Stacked(_)), "one of two tags was changed: {frame:?}");
-    Frame { tags: tag.map_or(Tags::None, Tags::One), ..*frame }
+    assert!(!have.is_stacked(), "one of two tags was changed: {frame:?}");
+    assert!(!want.is_stacked(), "a second tag was put on: {frame:?}");
+    Frame { tag: if want.is_some() { Tag::one(want.tci()) } else { Tag::NONE }, ..*frame }
 }
 
 /// The kernel.
@@ -79,11 +82,7 @@ impl Machine<'_> {
 
     /// The parent's ingress behind our program (`net/core/dev.c`, `__netif_receive_skb_core`).
     fn parent_receives(&mut self, frame: &Frame) {
-        let (vid, stacked) = match frame.tags {
-            Tags::None => (0, false),
-            Tags::One(tci) => (tci & 0xfff, false),
-            Tags::Stacked(outer) => (outer & 0xfff, true),
-        };
+        let (vid, stacked) = (frame.tag.tci() & 0xfff, frame.tag.is_stacked());
         // `vlan_do_receive` comes before the receive handler.
         if self.lan.host_vlans.contains_key(&vid) {
             return self.reach(PORT_HOST, frame);
@@ -167,8 +166,8 @@ impl Machine<'_> {
     }
 
     fn deliver(&mut self, hook: Hook, frame: &Frame, delivery: Delivery, from: u16) {
-        let Delivery { port, kind, retag } = delivery;
-        let frame = retagged(frame, retag.apply(tci(frame)));
+        let Delivery { port, kind, tag } = delivery;
+        let frame = retagged(frame, frame.tag, tag);
         match (kind, hook) {
             (Kind::Macvlan | Kind::Host, _) => self.parent_receives(&frame),
             (Kind::Veth, _) => self.veth_receives(port, &frame),
@@ -188,10 +187,12 @@ impl Machine<'_> {
     }
 
     fn flood(&mut self, hook: Hook, frame: &Frame, plan: Flood, first: u16) {
-        let have = tci(frame);
+        // As `maclane_flood` and `maclane_slot` get it.
+        let (ports, rest) = plan.pack();
+        let plan = Flood::unpack(ports, rest);
         let next = first + plan.slots.saturating_sub(first).min(self.turn);
         for slot in first..next {
-            self.serve_slot(frame, &plan, have, slot);
+            self.serve_slot(frame, &plan, slot);
         }
         if next < plan.slots {
             // `resume`, in the parent's ingress.
@@ -201,20 +202,20 @@ impl Machine<'_> {
             }
         }
         if first == 0 {
-            self.last_copies(hook, frame, &plan, have);
+            self.last_copies(hook, frame, &plan);
         }
     }
 
-    fn serve_slot(&mut self, frame: &Frame, plan: &Flood, have: Option<u16>, slot: u16) {
+    fn serve_slot(&mut self, frame: &Frame, plan: &Flood, slot: u16) {
         let Some(member) = self.tables.groups.get(&GroupKey { vlan: plan.group, slot }) else {
             return;
         };
         let to = self.tables.port(member.port).expect("a member");
-        let Some(Copy { to: delivery, unicast }) = copy_for(plan, have, member.port, &to) else {
+        let Some(Copy { to: delivery, unicast }) = copy_for(plan, member.port, &to) else {
             return;
         };
         let dst = if unicast { to.mac } else { frame.dst };
-        let copy = Frame { dst, ..retagged(frame, delivery.retag.apply(have)) };
+        let copy = Frame { dst, ..retagged(frame, plan.tag, delivery.tag) };
         if delivery.kind == Kind::Veth {
             self.veth_receives(delivery.port, &copy);
         } else {
@@ -222,20 +223,20 @@ impl Machine<'_> {
         }
     }
 
-    fn last_copies(&mut self, hook: Hook, frame: &Frame, plan: &Flood, have: Option<u16>) {
+    fn last_copies(&mut self, hook: Hook, frame: &Frame, plan: &Flood) {
         let host: Mac = self.tables.port(PORT_HOST).expect("the host").mac;
         let dst = if plan.ingress == IngressCopy::ToHost { host } else { frame.dst };
         if hook == Hook::Ingress {
             if plan.ingress != IngressCopy::None {
-                self.parent_receives(&Frame { dst, ..*frame });
+                self.parent_receives(&Frame { dst, ..retagged(frame, plan.tag, plan.tag) });
             }
             return;
         }
-        let retag = Retag::new(have, plan.vlan, true);
+        let tag = plan.tag.for_port(plan.vlan, true);
         if plan.ingress != IngressCopy::None {
-            self.parent_receives(&Frame { dst, ..retagged(frame, retag.apply(have)) });
+            self.parent_receives(&Frame { dst, ..retagged(frame, plan.tag, tag) });
         }
-        let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, retag };
+        let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, tag };
         self.deliver(hook, frame, wire, plan.from);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane_common::{
     Frame,
     abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
-    frame::{Mac, Tags},
+    frame::Mac,
     topology::{self, Membership, Topology},
 };
 
@@ -126,11 +126,11 @@ impl Lan {
         if self.child(from).is_some_and(|c| self.is_like_the_wires(frame, c)) {
             return None;
         }
-        let (vid, pcp) = match frame.tags {
-            Tags::None => (0, 0),
-            Tags::One(tci) => (tci & 0xfff, tci & 0xf000),
-            Tags::Stacked(outer) => return self.expected_stacked(frame, outer & 0xfff, from),
-        };
+        // Without a tag all of it is zero.
+        let (vid, pcp) = (frame.tag.tci() & 0xfff, frame.tag.tci() & 0xf000);
+        if frame.tag.is_stacked() {
+            return self.expected_stacked(frame, vid, from);
+        }
         let vlan = match self.child(from) {
             None => vid,
             Some(child) => {

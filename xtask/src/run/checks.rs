@@ -47,9 +47,8 @@ fn both_ping(site: &Site, a: &str, b: &str, ip: impl Fn(Station<'_>) -> IpAddr) 
         if !result.is_clean() {
             let PingResult { sent, received, duplicates } = result;
             let (from, to) = (from.name, to.name);
-            faults.push(format!(
-                "{from} → {to}: {received} of {sent} answered, {duplicates} twice"
-            ));
+            faults
+                .push(format!("{from} → {to}: {received} of {sent} answered, {duplicates} twice"));
         }
     }
     held(format!("{answered} answers"), &faults)

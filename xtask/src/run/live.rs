@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tests::{process::Process, tcp::Stream, topology::PARENT, traffic::Ping};
 
-use super::{TICK, interrupt::Interrupt, print, site::Site};
+use super::{interrupt::Interrupt, print, site::Site};
+
+/// How often to look for a signal, and how long a pause ends what `stats` prints at once.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Shows what can be tried, and counters, until a signal comes.
 pub(super) fn show(site: &Site, interrupt: &Interrupt) -> Result<()> {
@@ -30,14 +33,13 @@ pub(super) fn show(site: &Site, interrupt: &Interrupt) -> Result<()> {
 
 fn hints(site: &Site) -> String {
     let lan = &site.lan;
-    let enter = |name, command: &str| {
-        format!("ip netns exec {} {command}", site.station(name).ns.name())
-    };
+    let enter =
+        |name, command: &str| format!("ip netns exec {} {command}", site.station(name).ns.name());
     let ping = |from, to| enter(from, &format!("ping {}", site.station(to).ip));
     let lines = [
         site.command_line("child ls"),
         site.command_line("fdb ls"),
-        site.command_line("parent show eth0"),
+        site.command_line(&format!("parent show {PARENT}")),
         format!("{}   # host → adopted", ping("host", "adopted")),
         format!("{}   # VLAN 10", ping("macvlan-10b", "veth-10b")),
         format!("{}   # VLAN 10 → 20: no answer", ping("macvlan-10b", "macvlan-20")),
@@ -58,7 +60,7 @@ fn hints(site: &Site) -> String {
 /// Shows what `maclane stats --watch` prints each second in place, below what is on the screen.
 fn watch(site: &Site, interrupt: &Interrupt) -> Result<()> {
     let mut command = Command::new(&site.program);
-    command.arg("--socket").arg(site.socket()).args(["stats", "--watch"]);
+    command.arg("--socket").arg(site.daemon.socket()).args(["stats", "--watch"]);
     let mut stats = Process::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let lines = lines(&mut stats);
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
@@ -73,20 +75,21 @@ fn watch(site: &Site, interrupt: &Interrupt) -> Result<()> {
             // All lines of one look come at once.
             Err(RecvTimeoutError::Timeout) if block.is_empty() => {}
             Err(RecvTimeoutError::Timeout) => {
-                bar.set_message(block.join("\n"));
+                bar.set_message(block.join("\n").trim_end().to_owned());
                 block.clear();
             }
-            Err(RecvTimeoutError::Disconnected) => break ended_early(stats.ended()),
+            Err(RecvTimeoutError::Disconnected) => {
+                let end = stats.wait(TICK).map_or("output closed".into(), |end| end.to_string());
+                break Err(anyhow!("`maclane stats --watch` ended by itself: {end}"));
+            }
         }
     };
-    bar.abandon();
+    // What is shown stays: the terminal's `^C` has moved the cursor, so it must not be drawn over.
+    bar.set_draw_target(ProgressDrawTarget::hidden());
     ended
 }
 
-fn ended_early(status: Option<std::process::ExitStatus>) -> Result<()> {
-    bail!("`maclane stats --watch` ended by itself: {status:?}")
-}
-
+/// The lines that it prints, as they come.
 fn lines(stats: &mut Process) -> Receiver<String> {
     let stdout = stats.streams().stdout.take().expect("its stdout is piped");
     let (sender, receiver) = mpsc::channel();

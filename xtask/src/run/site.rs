@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::Result;
@@ -132,11 +132,6 @@ impl Site {
         })
     }
 
-    /// The socket of the daemon.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.daemon.socket()
-    }
-
     /// The end of the daemon's log.
     pub(super) fn log_tail(&self) -> String {
         const LINES: usize = 30;
@@ -148,8 +143,8 @@ impl Site {
 
     /// A command line of this daemon.
     pub(super) fn command_line(&self, arguments: &str) -> String {
-        let program: &Path = &self.program;
-        format!("{} --socket {} {arguments}", program.display(), self.socket().display())
+        let (program, socket) = (self.program.display(), self.daemon.socket());
+        format!("{program} --socket {} {arguments}", socket.display())
     }
 }
 
