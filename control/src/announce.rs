@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use etherparse::{Icmpv6Type, PacketBuilder};
@@ -21,8 +21,10 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
-/// Announces addresses from an interface of the calling thread's namespace.
-pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<()> {
+/// Announces addresses from an interface of the calling thread's namespace. Returns the socket:
+/// closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`), which the caller
+/// may leave to somebody with time.
+pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     for address in addresses {
         let frame = match address {
@@ -31,7 +33,7 @@ pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<(
         };
         send(socket.as_raw_fd(), ifindex, &frame)?;
     }
-    Ok(())
+    Ok(socket)
 }
 
 fn send(socket: i32, ifindex: u32, frame: &[u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `maclane_guard` on macvlan children: one instance of a small program for each, which carries
 //! the child's port.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::{
     EbpfLoader,
@@ -41,8 +41,7 @@ impl Dataplane {
             return Ok(true);
         }
         pins::unpin(&path)?;
-        let stats = self.pins.map(abi::map::STATS);
-        let mut ebpf = load(port, &stats).doing(doing)?;
+        let mut ebpf = self.guards.load(port).doing(doing)?;
         let program = ebpf.program_mut(program::GUARD);
         let program = program.ok_or_else(|| Error::failed("the object has no guard"))?;
         let program: &mut SchedClassifier = program.try_into()?;
@@ -59,12 +58,32 @@ impl Dataplane {
     }
 }
 
-fn load(port: u16, stats: &Path) -> Result<aya::Ebpf> {
-    let port = u32::from(port);
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(None)
-        .override_global("GUARD_PORT", &port, true)
-        .map_pin_path(abi::map::STATS, stats);
-    Ok(loader.load(OBJECT)?)
+/// The ports, where a loader can refer to them.
+static PORTS: [u32; abi::PORTS as usize] = {
+    let mut ports = [0; abi::PORTS as usize];
+    let mut port = 0;
+    while port < abi::PORTS {
+        ports[port as usize] = port;
+        port += 1;
+    }
+    ports
+};
+
+/// Loads guards. One loader for all of them: aya reads the kernel's own types, some megabytes,
+/// whenever it makes one.
+pub(super) struct Guards(EbpfLoader<'static>);
+
+impl Guards {
+    /// A loader of guards that count in the map that is pinned at `stats`.
+    pub(super) fn new(stats: PathBuf) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None).map_pin_path(abi::map::STATS, stats);
+        Self(loader)
+    }
+
+    fn load(&mut self, port: u16) -> Result<aya::Ebpf> {
+        let port = PORTS.get(usize::from(port));
+        let port = port.ok_or_else(|| Error::failed("the port is out of range"))?;
+        Ok(self.0.override_global("GUARD_PORT", port, true).load(OBJECT)?)
+    }
 }

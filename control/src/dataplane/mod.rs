@@ -45,6 +45,7 @@ pub(crate) struct Dataplane {
     tables: TableSet,
     attached: attach::Attached,
     tc: TcKind,
+    guards: guard::Guards,
 }
 
 macro_rules! failed {
@@ -99,10 +100,12 @@ impl Dataplane {
         let mut ebpf = loader.load(OBJECT).doing(|| "cannot load the eBPF object".into())?;
         #[cfg(feature = "bpf-log")]
         log_lines(&mut ebpf);
+        let attached = attach::Attached::default();
+        let guards = guard::Guards::new(pins.map(abi::map::STATS));
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let tables = maps.read()?;
         let mut dataplane =
-            Self { ebpf, pins, settings, maps, tables, attached: attach::Attached::default(), tc };
+            Self { ebpf, pins, settings, maps, tables, attached, tc, guards };
         dataplane.load_programs()?;
         Ok(dataplane)
     }

@@ -217,8 +217,11 @@ impl State {
             inside.add_route(ifindex, route).await.doing(doing)?;
         }
         let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
-        if let Err(e) = netns.inside(|| announce::announce(ifindex, mac, &addresses))? {
-            tracing::warn!(child = name, "cannot announce its addresses: {e}");
+        if !addresses.is_empty() {
+            match netns.inside(|| announce::announce(ifindex, mac, &addresses))? {
+                Ok(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
+                Err(e) => tracing::warn!(child = name, "cannot announce its addresses: {e}"),
+            }
         }
         self.netlink.follow(netns).await
     }
