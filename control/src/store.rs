@@ -53,6 +53,7 @@ pub(crate) struct Versioned<T = Value> {
 }
 
 /// Compare-and-set on keys.
+#[allow(dead_code, reason = "a contract for more than one kind of store is wider than one caller")]
 pub(crate) trait Store: Send + Sync {
     /// Where the values are, for messages.
     fn place(&self) -> String;

@@ -313,8 +313,8 @@ pub fn objects() -> (PathBuf, PathBuf) {
         .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
         .flatten()
         .flat_map(|entry| {
-            let built = |target| entry.path().join("out/bpf").join(target).join("bpf");
-            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(built)
+            let objects = |target| entry.path().join("out/bpf").join(target).join("bpf");
+            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(objects)
         })
         .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
         .max();

@@ -140,7 +140,7 @@ fn garbage_on_the_socket_hurts_nobody() {
         b"GET /v1/children HTTP/9.9\r\n\r\n",
         b"POST /v1/children HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{\"name\":",
         b"POST /v1/parents HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull",
-        &[b'A'; 200_000],
+        &vec![b'A'; 200_000],
     ] {
         let mut socket = UnixStream::connect(daemon.socket()).expect("the daemon listens");
         socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");

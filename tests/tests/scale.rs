@@ -56,7 +56,7 @@ fn a_thousand_macvlan_children_come_up_and_answer() {
         .filter(|ip| !ping(&host.ns, *ip, 1, Duration::from_millis(10)).is_clean())
         .collect();
     assert!(silent.is_empty(), "{} do not answer: {silent:?}", silent.len());
-    println!("first half {:?}, second half {:?}", halves[0], halves[1]);
+    eprintln!("first half {:?}, second half {:?}", halves[0], halves[1]);
     assert!(halves[1] < halves[0] * 3, "children become slower to add: {halves:?}");
 }
 

@@ -110,10 +110,10 @@ impl Site {
         wire: Option<u16>,
         vlan: u16,
     ) {
-        let mut wait = A_WHILE;
+        let mut patience = A_WHILE;
         for member in &self.members {
-            let got = member.tap.with_token(token, wait);
-            wait = Duration::ZERO;
+            let got = member.tap.with_token(token, patience);
+            patience = Duration::ZERO;
             let want = usize::from(to.contains(&member.name));
             assert_eq!(got.len(), want, "{what}: {} received {got:?}", member.name);
             let tag = if member.name == TRUNK { vlan } else { 0 };

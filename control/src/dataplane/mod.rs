@@ -104,8 +104,7 @@ impl Dataplane {
         let guards = guard::Guards::new(pins.map(abi::map::STATS));
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let tables = maps.read()?;
-        let mut dataplane =
-            Self { ebpf, pins, settings, maps, tables, attached, tc, guards };
+        let mut dataplane = Self { ebpf, pins, settings, maps, tables, attached, tc, guards };
         dataplane.load_programs()?;
         Ok(dataplane)
     }

@@ -48,12 +48,6 @@ impl Pins {
         self.dir.join("links").join(name)
     }
 
-    /// Names of the links that are pinned.
-    pub(crate) fn links(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten();
-        entries.filter_map(|e| e.file_name().into_string().ok()).collect()
-    }
-
     /// Makes the folders, closed to everybody else: the BPF file system itself is not.
     pub(crate) fn create(&self) -> Result<()> {
         for dir in ["programs", "links"] {

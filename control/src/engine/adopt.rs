@@ -55,15 +55,14 @@ impl State {
     }
 
     fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
-        let port = match self.port_before_restart(iface, mac) {
-            Some(port) => port,
-            None => {
-                let port = self.free_port(iface)?;
-                if let Some(plane) = &mut self.parent_mut(iface)?.plane {
-                    plane.reset_counters(port)?;
-                }
-                port
+        let port = if let Some(port) = self.port_before_restart(iface, mac) {
+            port
+        } else {
+            let port = self.free_port(iface)?;
+            if let Some(plane) = &mut self.parent_mut(iface)?.plane {
+                plane.reset_counters(port)?;
             }
+            port
         };
         let mut adopted = Adopted { port, found, guarded: false };
         let parent = self.parent_mut(iface)?;

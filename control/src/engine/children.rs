@@ -404,7 +404,7 @@ impl State {
 
     /// Marks the children that a change may be about.
     pub(crate) fn suspect(&mut self, change: &Change) {
-        let knows = |live: &Live, link: &Link| Some(live.mac) == link.mac;
+        let has_its_mac = |live: &Live, link: &Link| Some(live.mac) == link.mac;
         match change {
             Change::Lost | Change::NetnsGone => {
                 self.children.values_mut().for_each(|child| child.suspect = true);
@@ -414,17 +414,17 @@ impl State {
                     let known = child
                         .live
                         .as_ref()
-                        .is_some_and(|live| knows(live, link) || live.host_end == link.index);
+                        .is_some_and(|live| has_its_mac(live, link) || live.host_end == link.index);
                     child.suspect |= known;
                 }
             }
             Change::Link(link) => {
                 let lives = self.children.values().filter_map(|child| child.live.as_ref());
-                let known = lives.clone().any(|live| knows(live, link));
+                let known = lives.clone().any(|live| has_its_mac(live, link));
                 for child in self.children.values_mut() {
                     let Some(live) = &child.live else { continue };
                     let about_it = if known {
-                        knows(live, link) && (live.up != link.up || live.ifname != link.name)
+                        has_its_mac(live, link) && (live.up != link.up || live.ifname != link.name)
                     } else {
                         // Its MAC may have changed.
                         live.ifindex == link.index && live.ifname == link.name
