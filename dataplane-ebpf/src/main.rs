@@ -7,6 +7,8 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod flood;
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod skb;
@@ -16,7 +18,6 @@ mod tc;
 mod xdp;
 
 #[cfg(target_arch = "bpf")]
-#[path = "licence.rs"]
 mod licence;
 
 /// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.

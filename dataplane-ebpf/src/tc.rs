@@ -13,6 +13,7 @@ use dataplane_common::{
 use crate::{
     count,
     flood::flood,
+    log,
     maps::{Maps, count_drop, event_new_source, port_of_host_end, settings},
     skb::{END, NEXT, Refused, Skb},
 };
@@ -172,6 +173,7 @@ fn finish(skb: Skb, hook: Hook, verdict: Verdict) -> i32 {
         }
         Verdict::Drop(reason) => {
             count_drop(reason, skb.size());
+            log::dropped(skb, reason);
             END
         }
         // `act` has taken them.

@@ -44,6 +44,27 @@ fn libbpf_accepts_the_release_objects() {
 }
 
 #[test]
+fn the_verifier_looks_at_less_than_twenty_thousand_instructions_of_each_program() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let (dataplane, guard) = objects();
+    for (object, programs) in [(&dataplane, 4), (&guard, 1)] {
+        let pins = daemon.bpffs().join("verified");
+        let mut command = Command::new("bpftool");
+        command.args(["--debug", "prog", "loadall", text(object), text(&pins)]);
+        let log = process::output(&mut command);
+        let log = String::from_utf8_lossy(&log.stderr) + String::from_utf8_lossy(&log.stdout);
+        let processed: Vec<u32> = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok())
+            .collect();
+        assert_eq!(processed.len(), programs, "{log}");
+        assert!(processed.iter().all(|count| *count < 20_000), "{processed:?}");
+        std::fs::remove_dir_all(pins).expect("pins can be removed");
+    }
+}
+
+#[test]
 fn maps_read_like_tables_and_programs_have_names() {
     let lan = Lan::new(1);
     let daemon = Daemon::start(&lan.hosts[0].ns);

@@ -98,14 +98,14 @@ impl Dataplane {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).doing(|| "cannot load the eBPF object".into())?;
-        #[cfg(feature = "bpf-log")]
-        log_lines(&mut ebpf);
         let attached = attach::Attached::default();
         let guards = guard::Guards::new(pins.map(abi::map::STATS));
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let tables = maps.read()?;
         let mut dataplane = Self { ebpf, pins, settings, maps, tables, attached, tc, guards };
         dataplane.load_programs()?;
+        #[cfg(feature = "bpf-log")]
+        log_lines(&mut dataplane.ebpf);
         Ok(dataplane)
     }
 
@@ -203,7 +203,18 @@ fn check_pinned(pins: &Pins, name: &str) -> Result<()> {
 /// Hands the programs' log lines to the daemon's log.
 #[cfg(feature = "bpf-log")]
 fn log_lines(ebpf: &mut Ebpf) {
-    if let Err(e) = aya_log::EbpfLogger::init(ebpf) {
-        tracing::warn!("no log lines from the programs: {e}");
+    // SAFETY: the descriptor is the logger's own, the same one for as long as it lives.
+    let register = |logger| unsafe { tokio::io::unix::AsyncFd::register(logger) };
+    let logger = aya_log::EbpfLogger::init(ebpf).map_err(|e| e.to_string());
+    match logger.and_then(|logger| register(logger).map_err(|_| "cannot wait for it".to_owned())) {
+        Err(e) => tracing::warn!("no log lines from the programs: {e}"),
+        Ok(mut logger) => {
+            tokio::spawn(async move {
+                while let Ok(mut ready) = logger.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            });
+        }
     }
 }
