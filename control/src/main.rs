@@ -9,6 +9,7 @@ mod dataplane;
 mod engine;
 mod error;
 mod ethtool;
+mod kernel;
 mod log;
 mod model;
 mod netlink;

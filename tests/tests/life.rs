@@ -8,8 +8,9 @@ use tests::{
     eventually,
     mac::Mac,
     netns::Netns,
+    tap::Tap,
     tcp::Stream,
-    topology::{Lan, PARENT},
+    topology::{Lan, Options, PARENT},
     traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
 };
 
@@ -298,6 +299,41 @@ fn a_foreign_xdp_program_is_never_displaced() {
     assert!(attached().contains("xdp"), "it is still there");
     daemon.run(&["parent", "rm", PARENT]);
     assert!(attached().contains("xdp"), "it is still there");
+}
+
+#[test]
+fn native_xdp_stays_attached_while_the_daemon_is_away_and_serves_children_made_before_it() {
+    let lan = Lan::with(Options { vlan_offload: false, ..Options::default() });
+    let host = &lan.hosts[0];
+    let mut daemon = Daemon::start(&host.ns);
+    daemon.network("lanv", 0, "veth");
+    let ns = lan.namespace();
+    daemon.child("v", "lanv", &ns, "192.168.50.101/24");
+    daemon.run(&["parent", "add", PARENT, "--xdp", "native"]);
+    let parent = daemon.json(&["parent", "show", PARENT]);
+    assert_eq!(
+        (&parent["xdp_attached"], &parent["problems"]),
+        (&"native".into(), &serde_json::json!([]))
+    );
+    // What native XDP sends on, a tap on the parent does not hear.
+    let by_xdp = |daemon: &Daemon| {
+        let tap = Tap::open(&host.ns, PARENT);
+        assert_reaches(&lan.router.ns, v4(101));
+        let mac: Mac = daemon.inspect("v")["mac"].as_str().expect("a MAC").parse().expect("a MAC");
+        tap.collect(Duration::from_millis(20)).iter().all(|f| f.destination != mac)
+    };
+    eventually("XDP serves the child", SOON, || by_xdp(&daemon));
+    let ping = Ping::start(&lan.router.ns, v4(101), OFTEN);
+    daemon.kill9();
+    thread::sleep(Duration::from_millis(200));
+    daemon.launch();
+    eventually("XDP serves the child", SOON, || by_xdp(&daemon));
+    let result = ping.stop();
+    assert!(result.sent > 100 && result.is_clean(), "{result:?}");
+    daemon.run(&["parent", "add", PARENT, "--xdp", "off"]);
+    assert_eq!(daemon.json(&["parent", "show", PARENT])["xdp_attached"], "off");
+    assert!(!host.ns.run(&["ip", "link", "show", PARENT]).contains("xdp"));
+    assert_reaches(&lan.router.ns, v4(101));
 }
 
 #[test]

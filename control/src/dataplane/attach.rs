@@ -2,19 +2,17 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::{
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
-        links::{FdLink, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
-        xdp::XdpLink,
-    },
-    util::KernelVersion,
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    links::{FdLink, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    xdp::XdpLink,
 };
 
 use super::{Dataplane, pins, program};
 use crate::{
     error::{Context, Error, Result},
+    kernel,
     model::TcMode,
 };
 
@@ -30,11 +28,9 @@ pub(crate) enum TcKind {
 impl TcKind {
     /// What was asked for, or the best that the running kernel has.
     pub(crate) fn of(mode: TcMode) -> Self {
-        let tcx_since = KernelVersion::new(6, 6, 0);
-        let has_tcx = || KernelVersion::current().is_ok_and(|v| v >= tcx_since);
         match mode {
             TcMode::Tcx => Self::Tcx,
-            TcMode::Auto if has_tcx() => Self::Tcx,
+            TcMode::Auto if kernel::has_tcx() => Self::Tcx,
             TcMode::Auto | TcMode::Clsact => Self::Clsact,
         }
     }

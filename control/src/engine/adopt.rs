@@ -113,7 +113,7 @@ async fn find_links(own: &Netlink, parent: u32, macs: &BTreeSet<Mac>) -> BTreeMa
         for link in links {
             if matches!(link.kind, LinkKind::Macvlan(_))
                 && link.lower == Some(parent)
-                && link.lower_elsewhere == elsewhere
+                && link.lower_netns.is_some() == elsewhere
                 && let Some(mac) = link.mac.filter(|mac| macs.contains(mac))
             {
                 found.insert(mac, Found { netns: netns.path().to_owned(), link });

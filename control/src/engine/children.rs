@@ -296,7 +296,7 @@ impl State {
             None => {
                 matches!(link.kind, LinkKind::Macvlan(_))
                     && link.lower == Some(parent.index)
-                    && link.lower_elsewhere == elsewhere
+                    && link.lower_netns.is_some() == elsewhere
             }
             Some(host_end) => link.kind == LinkKind::Veth && host_end.lower == Some(link.index),
         };

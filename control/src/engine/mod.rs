@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Result},
+    kernel,
     model::{
         ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
         TcMode,
@@ -61,6 +62,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Reads the store, brings everything to what it says, and goes on watching.
     pub(crate) async fn start(settings: Settings) -> Result<Arc<Self>> {
+        kernel::check()?;
         check_bpffs(&settings.bpffs)?;
         let (changes, heard) = mpsc::unbounded_channel();
         // Before the first look, so that nothing changes unseen.

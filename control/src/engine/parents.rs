@@ -193,7 +193,7 @@ impl State {
         let Some(link) = &parent.link else { return Ok(()) };
         parent.host_vlans = links
             .iter()
-            .filter(|other| other.lower == Some(link.index) && !other.lower_elsewhere)
+            .filter(|other| other.lower == Some(link.index) && other.lower_netns.is_none())
             .filter_map(|other| match other.kind {
                 LinkKind::Vlan(vlan) => Some((vlan, other.mac?)),
                 _ => None,
@@ -261,8 +261,11 @@ impl State {
             .map(|xdp| (xdp.program, if xdp.generic { XdpIn::Generic } else { XdpIn::Native }))
             .collect();
         let attached = plane.attach_xdp(&link.name, link.index, xdp, &on_it);
+        let before = parent.xdp;
         parent.xdp = attached.is_ok().then_some(xdp).flatten();
         parent.xdp_for = Some(link.index);
+        // Whether a veth child takes frames from XDP is found out when it is looked at.
+        let look_again = parent.xdp.is_some() && before.is_none();
         if let Err(e) = attached {
             let level = if forced { "cannot be had" } else { "is off" };
             parent.problems.insert(problem::XDP, format!("XDP {level}: {e}"));
@@ -278,6 +281,10 @@ impl State {
                 xdp.name()
             );
             parent.problems.insert(problem::XDP, problem);
+        }
+        if look_again {
+            self.suspect_children(iface);
+            self.kick.notify_one();
         }
         Ok(())
     }
@@ -307,15 +314,17 @@ impl State {
             });
             peer.and_then(|peer| ethtool::offloads_tx_tags(&peer.name).ok()).map(|hides| !hides)
         };
-        if !link.lower_elsewhere {
+        let Some(id) = link.lower_netns else {
             return self.netlink.links().await.ok().and_then(keeps).unwrap_or(false);
-        }
+        };
         for netns in Netns::all().unwrap_or_default() {
+            // The same indexes are in use in other namespaces, too.
+            if !matches!(self.netlink.id_of(&netns).await, Ok(Some(other)) if other == id) {
+                continue;
+            }
             let Ok(inside) = Netlink::inside(&netns) else { continue };
             let Ok(links) = inside.links().await else { continue };
-            if let Ok(Some(keeps)) = netns.inside(|| keeps(links)) {
-                return keeps;
-            }
+            return netns.inside(|| keeps(links)).ok().flatten().unwrap_or(false);
         }
         false
     }

@@ -53,8 +53,8 @@ pub(crate) struct Link {
     pub(crate) kind: LinkKind,
     /// The link that it sits on, or its peer.
     pub(crate) lower: Option<u32>,
-    /// `lower` is in another namespace.
-    pub(crate) lower_elsewhere: bool,
+    /// `lower` is in another namespace, which has this ID here.
+    pub(crate) lower_netns: Option<i32>,
     /// The bridge or bond that it is a port of.
     pub(crate) controller: Option<u32>,
     /// The XDP programs on it.
@@ -72,7 +72,7 @@ impl From<&LinkMessage> for Link {
             loopback: has(message, LinkFlags::Loopback),
             kind: LinkKind::Device,
             lower: None,
-            lower_elsewhere: false,
+            lower_netns: None,
             controller: None,
             xdp: Vec::new(),
         };
@@ -81,7 +81,7 @@ impl From<&LinkMessage> for Link {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
                 LinkAttribute::Link(index) => link.lower = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
+                LinkAttribute::LinkNetNsId(id) => link.lower_netns = Some(*id),
                 LinkAttribute::Controller(index) => link.controller = Some(*index),
                 LinkAttribute::LinkInfo(infos) => link.kind = kind_of(infos),
                 LinkAttribute::Xdp(xdp) => link.xdp = xdp_of(xdp),

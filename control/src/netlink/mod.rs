@@ -259,23 +259,47 @@ impl Netlink {
 
     /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.
     pub(crate) async fn follow(&self, netns: &Netns) -> Result<()> {
-        let mut message = NsidMessage::default();
-        let fd = u32::try_from(netns.raw_fd()).unwrap_or_default();
-        message.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(-1)];
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
+        let message = nsid_message(netns, Some(NsidAttribute::Id(-1)));
+        match self.nsid(RouteNetlinkMessage::NewNsId(message)).await {
+            // It has an ID already.
+            Err(e) if e.raw_os_error() == Some(nix::libc::EEXIST) => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// The ID that another namespace has in this one, if it has one.
+    pub(crate) async fn id_of(&self, netns: &Netns) -> Result<Option<i32>> {
+        let message = nsid_message(netns, None);
+        Ok(self.nsid(RouteNetlinkMessage::GetNsId(message)).await?.filter(|id| *id >= 0))
+    }
+
+    async fn nsid(&self, message: RouteNetlinkMessage) -> std::io::Result<Option<i32>> {
+        let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        let mut answers = self.handle.clone().request(request).map_err(Error::from)?;
+        let failed = |e: rtnetlink::Error| std::io::Error::other(e.to_string());
+        let mut answers = self.handle.clone().request(request).map_err(failed)?;
+        let mut id = None;
         while let Some(answer) = futures::StreamExt::next(&mut answers).await {
-            if let NetlinkPayload::Error(e) = answer.payload
-                && let Some(code) = e.code
-                // It has an ID already.
-                && -code.get() != nix::libc::EEXIST
-            {
-                return Err(Error::failed(e.to_io().to_string()));
+            match answer.payload {
+                NetlinkPayload::Error(e) if e.code.is_some() => return Err(e.to_io()),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) => {
+                    id = message.attributes.iter().find_map(|attribute| match attribute {
+                        NsidAttribute::Id(id) => Some(*id),
+                        _ => None,
+                    });
+                }
+                _ => {}
             }
         }
-        Ok(())
+        Ok(id)
     }
+}
+
+fn nsid_message(netns: &Netns, more: Option<NsidAttribute>) -> NsidMessage {
+    let mut message = NsidMessage::default();
+    let fd = u32::try_from(netns.raw_fd()).unwrap_or_default();
+    message.attributes = [NsidAttribute::Fd(fd)].into_iter().chain(more).collect();
+    message
 }
 
 /// The MAC in a link message, if it has one of six bytes.

@@ -3,21 +3,12 @@
 use std::{fs, path::Path};
 
 use nix::{
-    sys::{
-        statfs::{BPF_FS_MAGIC, statfs},
-        utsname::uname,
-    },
+    sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::geteuid,
 };
 
 use super::{fail, ok, warn};
-use crate::model::Finding;
-
-/// The oldest kernel that is supported.
-const OLDEST: (u32, u32) = (6, 1);
-
-/// Where TCX begins: <https://git.kernel.org/torvalds/c/e420bed02507>.
-const TCX: (u32, u32) = (6, 6);
+use crate::{kernel, model::Finding};
 
 /// What the daemon needs, with the bits of `include/uapi/linux/capability.h`.
 const CAPABILITIES: [(&str, u32); 3] =
@@ -31,8 +22,7 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Everything that does not depend on an interface.
 pub(super) fn findings() -> Vec<Finding> {
-    let release = uname()
-        .map_or_else(|_| String::new(), |names| names.release().to_string_lossy().into_owned());
+    let release = kernel::release();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let modules = ["dep", "builtin"]
@@ -56,22 +46,18 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 fn version(release: &str) -> Finding {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        return warn("kernel", format!("\"{release}\" has no version that could be understood"));
-    };
-    match (major, minor) {
-        old if old < OLDEST => {
-            fail("kernel", format!("{release} is too old; {}.{} is needed", OLDEST.0, OLDEST.1))
-        }
-        no_tcx if no_tcx < TCX => warn(
+    match kernel::version(release) {
+        None => warn("kernel", format!("\"{release}\" has no version that could be understood")),
+        Some(old) if old < kernel::OLDEST => fail("kernel", kernel::too_old(release).message),
+        Some(no_tcx) if no_tcx < kernel::TCX => warn(
             "kernel",
             format!(
                 "{release} has no TCX: clsact is used, and a child is known by its source MAC only; TCX comes with {}.{}",
-                TCX.0, TCX.1
+                kernel::TCX.0,
+                kernel::TCX.1
             ),
         ),
-        _ => ok("kernel", format!("{release}, with TCX")),
+        Some(_) => ok("kernel", format!("{release}, with TCX")),
     }
 }
 
