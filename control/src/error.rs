@@ -30,12 +30,23 @@ pub(crate) struct Error {
     pub(crate) kind: ErrorKind,
     /// Operation, object, cause and way out, in one sentence.
     pub(crate) message: String,
+    /// What the kernel said, if it was the kernel: a way out can depend on it.
+    pub(crate) errno: Option<nix::errno::Errno>,
 }
 
 impl Error {
     /// An error of any kind.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), errno: None }
+    }
+
+    /// The same failure, with a way out behind it, if the kernel said `errno`.
+    #[must_use]
+    pub(crate) fn way_out(self, errno: nix::errno::Errno, way: &str) -> Self {
+        if self.errno != Some(errno) {
+            return self;
+        }
+        Self { message: format!("{}; {way}", self.message), ..self }
     }
 
     /// What was asked for makes no sense.
@@ -79,13 +90,16 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
-        Self::failed(e.to_string())
+        let errno = e.raw_os_error().map(nix::errno::Errno::from_raw);
+        // "File exists", without Rust's "(os error 17)".
+        let message = errno.map_or_else(|| e.to_string(), |errno| errno.desc().to_owned());
+        Self { errno, ..Self::failed(message) }
     }
 }
 
 impl From<nix::Error> for Error {
     fn from(e: nix::Error) -> Self {
-        Self::failed(e.desc())
+        Self { errno: Some(e), ..Self::failed(e.desc()) }
     }
 }
 

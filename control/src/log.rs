@@ -15,10 +15,17 @@ pub(crate) fn start(global: &Global, usual: LevelFilter) {
         (false, 1) => usual.max(LevelFilter::DEBUG),
         (false, _) => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .with_env_var("MACLANE_LOG")
         .from_env_lossy();
+    // aya tells how it relocates each instruction: that is for `-vv`.
+    if level < LevelFilter::TRACE {
+        for library in ["aya", "aya_obj"] {
+            let quiet = format!("{library}=info").parse();
+            filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
+        }
+    }
     let terminal = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

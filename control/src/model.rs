@@ -405,7 +405,7 @@ pub(crate) struct ChildView {
     pub(crate) network: Option<String>,
     /// The interface that it sits on.
     pub(crate) parent: String,
-    /// The VLAN that it sees untagged.
+    /// The VLAN of its network; it sees that one untagged unless it is a trunk.
     pub(crate) vlan: u16,
     /// The VLANs that it sees tagged.
     #[schema(value_type = Option<String>)]
@@ -434,7 +434,8 @@ pub(crate) struct ChildView {
     pub(crate) state: String,
     /// Who made its link.
     pub(crate) origin: Origin,
-    /// What proves that a frame is its own: `guard` (a program on the link) or `mac`.
+    /// What proves that a frame is its own: `guard` (a program on the link), `port` (it came in
+    /// through the child's host end), or `mac` (its source MAC says so).
     pub(crate) identity: String,
 }
 

@@ -52,6 +52,7 @@ fn bad_input_is_refused_and_changes_nothing() {
     let cases: &[Case<'_>] = &[
         (&["parent", "add", "nope0"], 3, &["nope0", "ip link"]),
         (&["parent", "add", "lo"], 2, &["lo", "loopback"]),
+        (&["child", "ls", "--network", "nope"], 3, &["nope"]),
         (&["parent", "rm", "nope0"], 3, &["nope0"]),
         (&["parent", "show", "nope0"], 3, &["nope0"]),
         (&["network", "create", "n", "--parent", PARENT, "--vlan", "4095"], 2, &["4094"]),
@@ -67,7 +68,7 @@ fn bad_input_is_refused_and_changes_nothing() {
         (&["child", "add", "web", "--network", "lan", "--netns", netns], 1, &["web"]),
         (&gone, 3, &["no-such-netns"]),
         (&by_pid, 3, &["4000000"]),
-        (&taken[0], 1, &["eth0", "exists"]),
+        (&taken[0], 1, &["eth0", "exists", "--ifname"]),
         (&taken[1], 1, &["child \"web\"", "--mac"]),
         (&taken[2], 1, &["the host", "--mac"]),
         (&taken[3], 1, &["192.168.50.101 is already used by child \"web\" (network lan)", "--ip"]),

@@ -78,7 +78,7 @@ impl Client {
 
     fn no_daemon(&self, cause: &std::io::Error) -> Error {
         let socket = self.socket.display();
-        let start = "start it with \"systemctl start maclane\" or \"maclane daemon\", or name its socket with --socket";
+        let start = "start it with \"maclane daemon\", or name its socket with --socket";
         let message = match cause.kind() {
             Io::NotFound => format!("no maclane daemon: there is no socket {socket}; {start}"),
             Io::ConnectionRefused => {

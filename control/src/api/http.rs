@@ -36,7 +36,7 @@ impl IntoResponse for Error {
     }
 }
 
-fn refuse(status: StatusCode, Error { kind, message }: Error) -> Response {
+fn refuse(status: StatusCode, Error { kind, message, .. }: Error) -> Response {
     (status, Json(ErrorBody { error: ErrorDetail { kind, message } })).into_response()
 }
 

@@ -99,6 +99,9 @@ async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow
             output.note(&format!("removed child {name}"));
         }
         ChildCommand::Ls { network } => {
+            if let Some(name) = &network {
+                client.get(&format!("/v1/networks/{}", quote(name))).await?;
+            }
             let mut answer = client.get("/v1/children").await?;
             if let (Some(network), Value::Array(children)) = (network, &mut answer) {
                 children.retain(|child| child["network"] == network.as_str());

@@ -1,6 +1,6 @@
 //! Attaching the programs to interfaces, and replacing them without a gap.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
@@ -78,6 +78,13 @@ const CLSACT: (u16, TcHandle) = (0x6d6c, TcHandle::new(0, 1));
 
 /// A folder in the BPF file system says that the clsact qdisc is ours to remove.
 const CLSACT_MARK: &str = "clsact";
+
+/// The hooks of a parent.
+const HOOKS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+
+/// How often, and after which pause, to look whether the programs are off.
+const DETACH_TRIES: u32 = 100;
+const DETACH_PAUSE: Duration = Duration::from_millis(10);
 
 fn port_link(port: u16) -> String {
     format!("port_{port}")
@@ -182,17 +189,37 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Takes everything off and removes every pin.
-    pub(crate) fn unload(self, ifname: Option<&str>) -> Result<()> {
+    /// Takes everything off and removes every pin. Returns when no frame meets the programs any
+    /// more.
+    pub(crate) async fn unload(mut self, ifname: Option<&str>) -> Result<()> {
         pins::unpin(&self.pins.link(XDP_LINK))?;
         if let (Some(ifname), TcKind::Clsact) = (ifname, self.tc) {
-            for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+            for hook in HOOKS {
                 let link = SchedClassifierLink::attached(ifname, hook, CLSACT.0, CLSACT.1, None)?;
                 // What is not there need not be taken off.
                 let _ = aya::programs::links::Link::detach(link);
             }
         }
-        self.pins.remove()
+        let ids: Vec<u32> = program::TC
+            .iter()
+            .filter_map(|name| Some(self.tc(name).ok()?.info().ok()?.id()))
+            .collect();
+        self.pins.remove()?;
+        // The kernel takes a program off some time after its link has lost its pin
+        // (`kernel/bpf/syscall.c`, `bpf_link_put`).
+        let there = |ifname| {
+            HOOKS.iter().any(|hook| {
+                SchedClassifier::query_tcx(ifname, *hook)
+                    .is_ok_and(|(_, programs)| programs.iter().any(|p| ids.contains(&p.id())))
+            })
+        };
+        for _ in 0..DETACH_TRIES {
+            if !ifname.is_some_and(there) {
+                break;
+            }
+            tokio::time::sleep(DETACH_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// True if the clsact qdisc of the parent is ours to remove.

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use nix::errno::Errno;
 
-use super::state::{Child, ChildRecord, Live, State};
+use super::{
+    parents::problem,
+    state::{Child, ChildRecord, Live, State},
+};
 use crate::{
     announce,
     error::{Context, Error, ErrorKind, Result},
     ethtool,
-    model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
+    model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
     netlink::{Change, Link, LinkKind, Netlink, NewLink},
     netns::Netns,
     store::{self, Store, Versioned},
@@ -97,96 +101,6 @@ impl State {
         Ok(())
     }
 
-    /// Refuses a child that cannot be; returns its network.
-    fn check_child(&self, spec: &ChildSpec) -> Result<NetworkSpec> {
-        let network = self.network(&spec.network)?.clone();
-        if self.children.contains_key(&spec.name) {
-            return Err(Error::conflict(
-                "there is one of this name; pick another, or remove it first",
-            ));
-        }
-        if let Some(mac) = spec.mac {
-            self.check_mac(mac, &network)?;
-        }
-        if let Some(trunk) = &spec.trunk {
-            self.check_trunk(trunk, &network)?;
-        }
-        for address in &spec.ip {
-            self.check_address(*address, &network)?;
-        }
-        Ok(network)
-    }
-
-    fn check_mac(&self, mac: Mac, network: &NetworkSpec) -> Result<()> {
-        if network.mode == Mode::Passthru {
-            return Err(Error::invalid(format!(
-                "a passthru child has the MAC of its parent {}; leave --mac out",
-                network.parent
-            )));
-        }
-        let parent = self.parent(&network.parent)?;
-        let owner = self
-            .children_of(&network.parent)
-            .find(|(_, child)| {
-                child.record.value.mac == Some(mac)
-                    || child.live.as_ref().is_some_and(|live| live.mac == mac)
-            })
-            .map(|(name, _)| format!("child \"{name}\""))
-            .or_else(|| parent.adopted.contains_key(&mac).then(|| "an adopted child".into()))
-            .or_else(|| {
-                let of_link = parent.link.as_ref().and_then(|link| link.mac) == Some(mac);
-                let of_host = parent.host_macs.contains(&mac)
-                    || parent.host_vlans.values().any(|vlan| *vlan == mac);
-                (of_link || of_host).then(|| "the host".into())
-            });
-        match owner {
-            Some(owner) => Err(Error::conflict(format!(
-                "{mac} is already the MAC of {owner} on {}; pick another --mac or leave it out",
-                network.parent
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    fn check_trunk(&self, trunk: &Trunk, network: &NetworkSpec) -> Result<()> {
-        if network.mode == Mode::Bridge || network.mode == Mode::Passthru {
-            return Err(Error::conflict(format!(
-                "a trunk needs maclane to see every frame, and network {} is in {:?} mode; use auto or vepa",
-                network.name, network.mode
-            )));
-        }
-        let hosts = &self.parent(&network.parent)?.host_vlans;
-        let shared = match trunk {
-            Trunk::All => hosts.keys().next(),
-            Trunk::List(vlans) => hosts.keys().find(|vlan| vlans.contains(vlan)),
-        };
-        match shared {
-            Some(vlan) if network.kind == Kind::Macvlan => Err(Error::conflict(format!(
-                "the host has a sub-interface of {} for VLAN {vlan}, and the kernel gives it every frame of \
-                 that VLAN before a macvlan trunk; use a network of --kind veth, or leave {vlan} out",
-                network.parent
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_address(&self, address: IpNetwork, network: &NetworkSpec) -> Result<()> {
-        let ip = address.ip();
-        let segment = |name: &str| self.network(name).ok().map(|n| (n.parent.as_str(), n.vlan));
-        let owner = self.children.iter().find(|(_, child)| {
-            let spec = &child.record.value.spec;
-            spec.ip.iter().any(|other| other.ip() == ip)
-                && segment(&spec.network) == Some((network.parent.as_str(), network.vlan))
-        });
-        match owner {
-            Some((name, child)) => Err(Error::conflict(format!(
-                "{ip} is already used by child \"{name}\" (network {}); pick another --ip or leave it out",
-                child.record.value.spec.network
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Sets the link of a child up, down to the announcement of its addresses.
     async fn child_build(&mut self, name: &str, netns: &Netns) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
@@ -214,7 +128,9 @@ impl State {
         inside.set_up(ifindex).await.doing(|| format!("cannot bring {ifname} up"))?;
         for route in &record.spec.route {
             let doing = || format!("cannot give {ifname} the route to {}", route.destination);
-            inside.add_route(ifindex, route).await.doing(doing)?;
+            let unreachable = "its gateway has to be in the subnet of one of the child's addresses";
+            let added = inside.add_route(ifindex, route).await;
+            added.map_err(|e| e.way_out(Errno::ENETUNREACH, unreachable)).doing(doing)?;
         }
         let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
         if !addresses.is_empty() {
@@ -240,9 +156,19 @@ impl State {
             Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new).await,
             None => self.netlink.add_veth(&host_end_name(&record.spec.name), &new).await,
         };
-        made.doing(|| {
-            format!("cannot make {ifname} in {} on {}", netns.path().display(), network.parent)
+        let taken = format!("an interface called {ifname} is there; pick another --ifname");
+        made.map_err(|e| {
+            e.way_out(Errno::EEXIST, &taken)
+                .way_out(
+                    Errno::EINVAL,
+                    "a passthru child needs the parent for itself: remove the other macvlan links, or the passthru one, first",
+                )
+                .way_out(
+                    Errno::EBUSY,
+                    "somebody else (a bridge, a bond, OVS) takes what the parent receives; use a network of --kind veth",
+                )
         })
+        .doing(|| format!("cannot make {ifname} in {} on {}", netns.path().display(), network.parent))
     }
 
     /// Attaches the programs of a child, and lets its frames in.
@@ -313,8 +239,10 @@ impl State {
             })
         };
         let is_known = |link: &&Link| {
-            let same = before.is_some_and(|live| live.ifindex == link.index);
-            (same || link.name == record.spec.ifname) && !of_another(link)
+            // The host end has one other end only.
+            host_end.is_some()
+                || before.is_some_and(|live| live.ifindex == link.index)
+                || link.name == record.spec.ifname && !of_another(link)
         };
         let found = links.iter().find(has_mac).or_else(|| links.iter().find(is_known)).cloned();
         Ok(found.and_then(|link| {
@@ -420,16 +348,21 @@ impl State {
             }
             Change::Link(link) => {
                 let lives = self.children.values().filter_map(|child| child.live.as_ref());
-                let known = lives.clone().any(|live| has_its_mac(live, link));
+                let mac_is_known = lives.clone().any(|live| has_its_mac(live, link));
                 for child in self.children.values_mut() {
                     let Some(live) = &child.live else { continue };
-                    let about_it = if known {
-                        has_its_mac(live, link) && (live.up != link.up || live.ifname != link.name)
+                    let is_its_link = if live.host_end != 0 {
+                        // The other end of its host end.
+                        link.kind == LinkKind::Veth && link.lower == Some(live.host_end)
+                    } else if mac_is_known {
+                        has_its_mac(live, link)
                     } else {
                         // Its MAC may have changed.
                         live.ifindex == link.index && live.ifname == link.name
                     };
-                    child.suspect |= about_it;
+                    let changed =
+                        live.up != link.up || live.ifname != link.name || !has_its_mac(live, link);
+                    child.suspect |= is_its_link && changed;
                 }
             }
         }
@@ -439,6 +372,7 @@ impl State {
     /// Returns false if one of them could not be looked at.
     pub(crate) async fn sync_children(&mut self, iface: &str) -> bool {
         let mut complete = true;
+        let known = self.parent_mut(iface).ok().and_then(|p| p.problems.remove(problem::MAC));
         let names: Vec<String> = self
             .children_of(iface)
             .filter(|(_, child)| child.suspect || child.live.is_none())
@@ -454,6 +388,11 @@ impl State {
                     complete = false;
                 }
             }
+        }
+        if let Some(problem) = self.parent(iface).ok().and_then(|p| p.problems.get(problem::MAC))
+            && Some(problem) != known.as_ref()
+        {
+            tracing::warn!(parent = iface, "{problem}");
         }
         complete
     }
@@ -487,21 +426,49 @@ impl State {
             }
             return Ok(());
         };
-        let before = self.child(name)?.live.clone();
-        if let Some(before) = &before
-            && before.mac != live.mac
-        {
-            tracing::info!(child = name, old = %before.mac, new = %live.mac, "its MAC has changed");
-            if network.kind == Kind::Veth
-                && let Some(link) = &self.parent(&record.parent)?.link
-            {
-                self.netlink.filter_remove(link.index, before.mac).await?;
-            }
-        }
+        let mut live = live;
+        self.follow_mac(name, &record, &network, &mut live).await?;
         let live = self.attach_child(&record, &network, &netns, live).await?;
         if let Some(child) = self.children.get_mut(name) {
             child.live = Some(live);
         }
         self.netlink.follow(&netns).await
+    }
+
+    /// Takes over the MAC that a child has given itself, unless it is somebody else's: then the
+    /// child keeps the one that it had, and what it sends is dropped for its source MAC.
+    async fn follow_mac(
+        &mut self,
+        name: &str,
+        record: &ChildRecord,
+        network: &NetworkSpec,
+        live: &mut Live,
+    ) -> Result<()> {
+        let before = self.child(name)?.live.as_ref().map(|live| live.mac).or(record.mac);
+        let Some(before) = before.filter(|mac| *mac != live.mac) else { return Ok(()) };
+        if network.mode == Mode::Passthru {
+            return Ok(());
+        }
+        if let Some(owner) = self.owner_of_mac(&record.parent, live.mac, Some(name))? {
+            let problem = format!(
+                "child \"{name}\" has given itself {}, the MAC of {owner}; its frames are dropped until it has {before} again",
+                live.mac
+            );
+            live.mac = before;
+            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
+            if let Some(child) = self.children.get_mut(name) {
+                // Nobody tells when that ends.
+                child.suspect = true;
+            }
+            return Ok(());
+        }
+        tracing::info!(child = name, old = %before, new = %live.mac, "its MAC has changed");
+        if network.kind == Kind::Veth
+            && let Some(link) = &self.parent(&record.parent)?.link
+            && let Err(e) = self.netlink.filter_remove(link.index, before).await
+        {
+            tracing::debug!(child = name, "its old MAC was not in the parent's filter: {e}");
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! step compares the two and may be done twice or cut short anywhere.
 
 mod adopt;
+mod checks;
 mod children;
 mod networks;
 mod parents;

@@ -20,6 +20,8 @@ pub(crate) mod problem {
     pub(crate) const LINK: &str = "link";
     /// XDP.
     pub(crate) const XDP: &str = "xdp";
+    /// A child's MAC.
+    pub(crate) const MAC: &str = "mac";
     /// The last pass of the control loop.
     pub(crate) const SYNC: &str = "sync";
 }
@@ -55,9 +57,11 @@ impl State {
                     ))
                 })?;
                 check_link(&link)?;
+                self.check_no_host_end(&link)?;
                 None
             }
         };
+        let changed = before.is_some();
         let done = self.parent_put(spec).await;
         let done = match done {
             Ok(()) => self.parent_settle(&iface).await,
@@ -77,8 +81,23 @@ impl State {
             }
             return Err(e);
         }
-        tracing::info!(parent = iface, "parent added");
+        let what = if changed { "settings changed" } else { "parent added" };
+        tracing::info!(parent = iface, "{what}");
         Ok(())
+    }
+
+    /// Refuses the host end of a veth child.
+    fn check_no_host_end(&self, link: &Link) -> Result<()> {
+        let of_child = |(_, child): &(&String, &super::state::Child)| {
+            child.live.as_ref().is_some_and(|live| live.host_end == link.index)
+        };
+        match self.children.iter().find(of_child) {
+            Some((name, _)) => Err(Error::invalid(format!(
+                "{} cannot be a parent: it is this end of child \"{name}\"",
+                link.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     async fn parent_put(&mut self, spec: ParentSpec) -> Result<()> {
@@ -137,7 +156,7 @@ impl State {
         match parent.plane.take() {
             Some(plane) => {
                 let made_clsact = plane.made_clsact();
-                plane.unload(link.as_ref().map(|link| link.name.as_str()))?;
+                plane.unload(link.as_ref().map(|link| link.name.as_str())).await?;
                 if let (true, Some(link)) = (made_clsact, &link) {
                     self.netlink.delete_clsact(link.index).await?;
                 }
@@ -232,6 +251,8 @@ impl State {
                 }
             }));
             parent.plane = Some(plane);
+            // Their host ends get the new programs, too.
+            self.suspect_children(iface);
         }
         Ok(xdp)
     }
@@ -351,7 +372,9 @@ impl State {
         self.sync_link(iface, &links).await.doing(|| format!("parent {iface}"))?;
         let is = self.parent(iface)?.link.as_ref().map(|link| link.index);
         if was != is {
-            tracing::info!(parent = iface, ?was, ?is, "the interface has another index");
+            if was.is_some() {
+                tracing::info!(parent = iface, ?was, ?is, "the interface has another index");
+            }
             self.suspect_children(iface);
         }
         if is.is_none() {

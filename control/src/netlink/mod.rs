@@ -42,7 +42,7 @@ pub(crate) struct Netlink {
 impl From<rtnetlink::Error> for Error {
     fn from(e: rtnetlink::Error) -> Self {
         match e {
-            rtnetlink::Error::NetlinkError(message) => Self::failed(message.to_io().to_string()),
+            rtnetlink::Error::NetlinkError(message) => message.to_io().into(),
             other => Self::failed(other.to_string()),
         }
     }
