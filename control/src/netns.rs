@@ -8,8 +8,13 @@ use std::{
 };
 
 use nix::{
+    libc,
     sched::{CloneFlags, setns},
-    sys::{stat::fstat, statfs::fstatfs},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        stat::fstat,
+        statfs::fstatfs,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +26,23 @@ const NAMED: &str = "/run/netns";
 /// Where namespaces are bound by those who make them.
 const BOUND: [&str; 2] = [NAMED, "/run/docker/netns"];
 
+/// `include/uapi/asm-generic/socket.h`.
+const SO_NETNS_COOKIE: i32 = 71;
+
 /// `NSFS_MAGIC` (`include/uapi/linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// Which namespace it is: a number that no other living namespace has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Which namespace it is, as long as it lives: the inode number, which the next one may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NetnsId(u64);
+
+/// Which namespace it was, for all time: its cookie (`SO_NETNS_COOKIE`), which is never given out
+/// again until the next boot, and the boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetnsProof {
+    cookie: u64,
+    boot: String,
+}
 
 /// An open network namespace. It lives as long as this value: hold it for a moment only.
 #[derive(Debug)]
@@ -102,10 +118,17 @@ impl Netns {
         })
     }
 
-    /// The namespace with this ID, if it can be found.
-    pub(crate) fn with_id(id: NetnsId) -> Option<Self> {
-        let own = Self::own().ok().filter(|own| own.id == id);
-        own.or_else(|| Self::all().ok()?.into_iter().find(|netns| netns.id == id))
+    /// What tells it from every other one, dead ones too.
+    pub(crate) fn proof(&self) -> Result<NetnsProof> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(NetnsProof { cookie: self.inside(cookie)??, boot })
+    }
+
+    /// The namespace that `proof` was taken of, if it can be found.
+    pub(crate) fn with_proof(proof: &NetnsProof) -> Option<Self> {
+        let is_it = |netns: &Self| netns.proof().is_ok_and(|other| other == *proof);
+        let own = Self::own().ok().filter(is_it);
+        own.or_else(|| Self::all().ok()?.into_iter().find(is_it))
     }
 
     /// Every namespace that can be found: by name, bound by Docker, or of a running process. The
@@ -135,6 +158,25 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The cookie of the calling thread's namespace.
+fn cookie() -> Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut size = libc::socklen_t::try_from(size_of_val(&cookie)).unwrap_or_default();
+    // SAFETY: the pointers are to live variables, and `size` is that of `cookie`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    nix::errno::Errno::result(done)?;
+    Ok(cookie)
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {

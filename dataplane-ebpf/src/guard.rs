@@ -22,18 +22,30 @@ mod guard {
     #[unsafe(no_mangle)]
     static GUARD_PORT: Global<u32> = Global::new(0);
 
+    /// 1: what comes after it does not run.
+    #[unsafe(no_mangle)]
+    static GUARD_LAST: Global<u32> = Global::new(0);
+
+    /// Go on with what comes after it (`TCX_NEXT`).
+    const NEXT: i32 = -1;
+
     /// TC egress of a macvlan child: proves which child sent a frame.
     ///
-    /// Ends with `TC_ACT_OK`, not with "go on": the filters that the child's owner may add run
-    /// after TCX (`net/core/dev.c`, `sch_handle_egress`) and must not write the mark again.
+    /// On a child that maclane made it ends with `TC_ACT_OK`, not with "go on": the filters that
+    /// the child's owner may add run after TCX (`net/core/dev.c`, `sch_handle_egress`) and must
+    /// not write the mark again. A child that somebody else made keeps its filters.
     #[classifier]
     fn maclane_guard(ctx: TcContext) -> i32 {
         #[allow(clippy::cast_possible_truncation, reason = "a port is below 1,026")]
         let port = GUARD_PORT.load() as u16;
         count::rx(port, Size::of_skb(ctx.skb.skb));
         ctx.set_mark(Mark::From(port).encode());
-        // SAFETY: the program's context; with `TC_ACT_OK` the kernel makes this the `tc_index`.
-        unsafe { (*ctx.skb.skb).tc_classid = u32::from(stamp(port)) };
-        TC_ACT_OK
+        let stamp = u32::from(stamp(port));
+        // SAFETY: the program's context; with `TC_ACT_OK` the kernel makes the class the index.
+        unsafe {
+            (*ctx.skb.skb).tc_index = stamp;
+            (*ctx.skb.skb).tc_classid = stamp;
+        }
+        if GUARD_LAST.load() == 0 { NEXT } else { TC_ACT_OK }
     }
 }

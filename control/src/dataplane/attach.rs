@@ -1,6 +1,10 @@
 //! Attaching the programs to interfaces, and replacing them without a gap.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
@@ -125,7 +129,10 @@ impl Dataplane {
         hook: TcAttachType,
         order: LinkOrder,
     ) -> Result<()> {
-        if self.attached.links.get(link) == Some(&ifindex) {
+        let of_parent = link == INGRESS_LINK || link == EGRESS_LINK;
+        if self.attached.links.get(link) == Some(&ifindex)
+            && (!of_parent || self.is_attached(name, ifname, hook))
+        {
             return Ok(());
         }
         let path = self.pins.link(link);
@@ -134,11 +141,25 @@ impl Dataplane {
         let program = self.tc(name)?;
         match kind {
             TcKind::Tcx => tcx(program, &path, ifname, hook, order),
-            TcKind::Clsact => clsact(program, &mark, ifname, hook),
+            TcKind::Clsact => clsact(program, of_parent.then_some(&mark), ifname, hook),
         }
         .doing(|| format!("cannot attach {name} to {ifname}"))?;
         self.attached.links.insert(link.into(), ifindex);
         Ok(())
+    }
+
+    /// True if a program is where it was attached, as far as the kernel can say.
+    fn is_attached(&mut self, name: &str, ifname: &str, hook: TcAttachType) -> bool {
+        let id = self.tc(name).ok().and_then(|program| Some(program.info().ok()?.id()));
+        self.tc != TcKind::Tcx
+            || SchedClassifier::query_tcx(ifname, hook)
+                .is_ok_and(|(_, programs)| programs.iter().any(|p| Some(p.id()) == id))
+    }
+
+    /// Forgets what was attached to an interface that is gone.
+    pub(crate) fn forget_attached(&mut self) {
+        self.attached.links.remove(INGRESS_LINK);
+        self.attached.links.remove(EGRESS_LINK);
     }
 
     /// Sees to it that XDP is on the parent, or off it. `on_it` are the programs that netlink shows
@@ -264,7 +285,7 @@ pub(super) fn tcx(
 /// Attaches by a filter: in the place of the one that is there, if there is one.
 fn clsact(
     program: &mut SchedClassifier,
-    mark: &Path,
+    mark: Option<&PathBuf>,
     ifname: &str,
     hook: TcAttachType,
 ) -> Result<()> {
@@ -274,7 +295,7 @@ fn clsact(
         id
     } else {
         match tc::qdisc_add_clsact(ifname) {
-            Ok(()) => drop(std::fs::create_dir(mark)),
+            Ok(()) => drop(mark.map(std::fs::create_dir)),
             Err(TcError::NetlinkError(_)) => {}
             Err(e) => return Err(ProgramError::from(e).into()),
         }

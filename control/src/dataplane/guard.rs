@@ -27,7 +27,14 @@ fn link_name(port: u16) -> String {
 impl Dataplane {
     /// Sees to it that a guard is on a child. Returns false where the kernel has no TCX: a clsact
     /// qdisc does not follow a link into another namespace.
-    pub(crate) fn attach_guard(&mut self, port: u16, netns: &Netns, ifname: &str) -> Result<bool> {
+    /// With `last`, no filter of the child's owner runs after it.
+    pub(crate) fn attach_guard(
+        &mut self,
+        port: u16,
+        netns: &Netns,
+        ifname: &str,
+        last: bool,
+    ) -> Result<bool> {
         if self.tc != TcKind::Tcx {
             return Ok(false);
         }
@@ -41,7 +48,7 @@ impl Dataplane {
             return Ok(true);
         }
         pins::unpin(&path)?;
-        let mut ebpf = self.guards.load(port).doing(doing)?;
+        let mut ebpf = self.guards.load(port, last).doing(doing)?;
         let program = ebpf.program_mut(program::GUARD);
         let program = program.ok_or_else(|| Error::failed("the object has no guard"))?;
         let program: &mut SchedClassifier = program.try_into()?;
@@ -69,6 +76,8 @@ static PORTS: [u32; abi::PORTS as usize] = {
     ports
 };
 
+static LAST: [u32; 2] = [0, 1];
+
 /// Loads guards. One loader for all of them: aya reads the kernel's own types, some megabytes,
 /// whenever it makes one.
 pub(super) struct Guards(EbpfLoader<'static>);
@@ -81,9 +90,11 @@ impl Guards {
         Self(loader)
     }
 
-    fn load(&mut self, port: u16) -> Result<aya::Ebpf> {
+    fn load(&mut self, port: u16, last: bool) -> Result<aya::Ebpf> {
         let port = PORTS.get(usize::from(port));
         let port = port.ok_or_else(|| Error::failed("the port is out of range"))?;
-        Ok(self.0.override_global("GUARD_PORT", port, true).load(OBJECT)?)
+        let last = &LAST[usize::from(last)];
+        let loader = self.0.override_global("GUARD_PORT", port, true);
+        Ok(loader.override_global("GUARD_LAST", last, true).load(OBJECT)?)
     }
 }

@@ -140,7 +140,11 @@ impl Dataplane {
     /// Makes the maps hold `wanted`. What is added comes first and what is removed last, each in
     /// the order in which the programs look things up, so that no frame meets a half.
     pub(crate) fn apply(&mut self, wanted: TableSet) -> Result<()> {
-        self.maps.write(&self.tables, &wanted)?;
+        if let Err(e) = self.maps.write(&self.tables, &wanted) {
+            // Some of it is written: what exactly, the maps say.
+            self.tables = self.maps.read()?;
+            return Err(e);
+        }
         self.tables = wanted;
         Ok(())
     }

@@ -34,7 +34,14 @@ impl State {
             return Ok(());
         }
         let mut found = find_links(&self.netlink, ifindex, &new).await;
+        // Those that had a port before a restart come first, so that nobody else gets it.
+        let mut new: Vec<Mac> = new.into_iter().collect();
+        new.sort_by_key(|mac| self.port_before_restart(iface, *mac).is_none());
         for mac in new {
+            if !found.contains_key(&mac) && !self.was_heard(iface, mac) {
+                // In the filter for another reason: a person, 802.1Q, a bridge.
+                continue;
+            }
             if let Err(e) = self.adopt(iface, mac, found.remove(&mac)) {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
@@ -44,14 +51,43 @@ impl State {
 
     /// MACs in the filter list that are the host's, or those of children that maclane made.
     fn macs_that_are_no_adoption(&self, iface: &str, links: &[Link]) -> Vec<Mac> {
-        let created = self.children_of(iface).flat_map(|(_, child)| {
-            [child.record.value.mac, child.live.as_ref().map(|live| live.mac)]
-        });
+        // Of every parent: 802.1Q copies the filter of a sub-interface to what it sits on.
+        let created = self
+            .children
+            .values()
+            .flat_map(|child| [child.record.value.mac, child.live.as_ref().map(|live| live.mac)]);
+        let elsewhere = self
+            .parents
+            .iter()
+            .filter(|(other, _)| *other != iface)
+            .flat_map(|(_, parent)| parent.adopted.keys().copied().map(Some));
         let of_the_host = links
             .iter()
             .filter(|link| !matches!(link.kind, LinkKind::Macvlan(_)))
             .map(|link| link.mac);
-        created.chain(of_the_host).flatten().collect()
+        created.chain(elsewhere).chain(of_the_host).flatten().collect()
+    }
+
+    /// True if a frame with this source has left through the parent, or the tables knew it before
+    /// a restart.
+    fn was_heard(&self, iface: &str, mac: Mac) -> bool {
+        let heard = |parent: &super::state::Parent| {
+            parent.heard.lock().is_ok_and(|heard| heard.contains(&mac))
+        };
+        self.parents.get(iface).is_some_and(heard) || self.port_before_restart(iface, mac).is_some()
+    }
+
+    /// Takes over what has changed about an adopted child.
+    pub(crate) fn refresh_adopted(&mut self, link: &Link) {
+        let Some(mac) = link.mac else { return };
+        for parent in self.parents.values_mut() {
+            if let Some(found) = parent.adopted.get_mut(&mac).and_then(|a| a.found.as_mut())
+                && found.link.index == link.index
+                && matches!(link.kind, LinkKind::Macvlan(_))
+            {
+                found.link = link.clone();
+            }
+        }
     }
 
     fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
@@ -69,7 +105,7 @@ impl State {
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
             && let Ok(netns) = Netns::open_path(&found.netns)
         {
-            match plane.attach_guard(port, &netns, &found.link.name) {
+            match plane.attach_guard(port, &netns, &found.link.name, false) {
                 Ok(guarded) => adopted.guarded = guarded,
                 Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
             }
@@ -89,7 +125,9 @@ impl State {
         let (port, _) = plane.tables().ports.iter().find(|(_, entry)| {
             entry.mac == mac.0 && entry.kind == dataplane_common::abi::Kind::Macvlan as u8
         })?;
-        let taken = self.children_of(iface).any(|(_, child)| child.record.value.port == *port);
+        let adopted = &self.parents.get(iface)?.adopted;
+        let taken = self.children_of(iface).any(|(_, child)| child.record.value.port == *port)
+            || adopted.values().any(|adopted| adopted.port == *port);
         (!taken).then_some(*port)
     }
 
@@ -107,7 +145,11 @@ impl State {
 
 /// Finds the macvlan links of a parent that have these MACs, in every namespace that can be
 /// entered.
-async fn find_links(own: &Netlink, parent: u32, macs: &BTreeSet<Mac>) -> BTreeMap<Mac, Found> {
+pub(crate) async fn find_links(
+    own: &Netlink,
+    parent: u32,
+    macs: &BTreeSet<Mac>,
+) -> BTreeMap<Mac, Found> {
     let mut found = BTreeMap::new();
     let mut take = |netns: &Netns, links: Vec<Link>, elsewhere: bool| {
         for link in links {

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
 use super::{
+    adopt::find_links,
     parents::problem,
     state::{Child, ChildRecord, Live, State},
 };
@@ -28,6 +29,11 @@ fn host_end_name(child: &str) -> String {
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     };
     if child.len() <= 12 { format!("ml-{child}") } else { format!("ml-{:08x}", hash()) }
+}
+
+/// What says that a link is a child's, beside its MAC.
+fn alias(child: &str) -> String {
+    format!("maclane child {child}")
 }
 
 /// A locally administered MAC that nobody else is likely to have.
@@ -74,7 +80,8 @@ impl State {
             mac,
             port,
             netns: netns.path().to_owned(),
-            netns_id: netns.id(),
+            proof: netns.proof()?,
+            built: false,
             removing: false,
             spec,
         };
@@ -122,10 +129,11 @@ impl State {
             let doing = || format!("cannot give {ifname} the address {address}");
             inside.add_address(ifindex, *address).await.doing(doing)?;
         }
+        let alias = alias(name);
         if host_end != 0 {
-            self.netlink.set_up(host_end).await?;
+            self.netlink.set_up(host_end, &alias).await?;
         }
-        inside.set_up(ifindex).await.doing(|| format!("cannot bring {ifname} up"))?;
+        inside.set_up(ifindex, &alias).await.doing(|| format!("cannot bring {ifname} up"))?;
         for route in &record.spec.route {
             let doing = || format!("cannot give {ifname} the route to {}", route.destination);
             let unreachable = "its gateway has to be in the subnet of one of the child's addresses";
@@ -139,7 +147,12 @@ impl State {
                 Err(e) => tracing::warn!(child = name, "cannot announce its addresses: {e}"),
             }
         }
-        self.netlink.follow(netns).await
+        self.netlink.follow(netns).await?;
+        if let Some(child) = self.children.get_mut(name).filter(|c| !c.record.value.built) {
+            child.record.value.built = true;
+            self.save_child(name).await?;
+        }
+        Ok(())
     }
 
     async fn make_link(
@@ -156,6 +169,14 @@ impl State {
             Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new).await,
             None => self.netlink.add_veth(&host_end_name(&record.spec.name), &new).await,
         };
+        if made.is_ok() && network.kind == Kind::Veth {
+            // The host speaks to the child through the dataplane only, not through this end.
+            let name = host_end_name(&record.spec.name);
+            let ipv6 = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+            if let Err(e) = std::fs::write(ipv6, "1") {
+                tracing::debug!(child = record.spec.name, "no IPv6 to switch off on {name}: {e}");
+            }
+        }
         let taken = format!("an interface called {ifname} is there; pick another --ifname");
         made.map_err(|e| {
             e.way_out(Errno::EEXIST, &taken)
@@ -185,7 +206,7 @@ impl State {
         let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
         match network.kind {
             Kind::Macvlan => {
-                live.guarded = plane.attach_guard(record.port, netns, &live.ifname)?;
+                live.guarded = plane.attach_guard(record.port, netns, &live.ifname, true)?;
             }
             Kind::Veth => {
                 let host_end = host_end_name(&record.spec.name);
@@ -209,7 +230,7 @@ impl State {
         netns: &Netns,
         inside: &Netlink,
     ) -> Result<Option<Live>> {
-        let Some(parent) = &self.parent(&record.parent)?.link else { return Ok(None) };
+        let parent = self.parent(&record.parent)?.link.as_ref();
         let elsewhere = netns.id() != self.own_netns;
         let host_end = match network.kind {
             Kind::Macvlan => None,
@@ -221,7 +242,7 @@ impl State {
         let is_ours = |link: &Link| match &host_end {
             None => {
                 matches!(link.kind, LinkKind::Macvlan(_))
-                    && link.lower == Some(parent.index)
+                    && parent.is_none_or(|parent| link.lower == Some(parent.index))
                     && link.lower_netns.is_some() == elsewhere
             }
             Some(host_end) => link.kind == LinkKind::Veth && host_end.lower == Some(link.index),
@@ -230,19 +251,15 @@ impl State {
         let name = &record.spec.name;
         let before = self.children.get(name).and_then(|child| child.live.as_ref());
         let has_mac = |link: &&Link| link.mac == record.mac;
-        // Its MAC may have changed, but it is not the link of another child.
-        let of_another = |link: &Link| {
-            let others = self.children.iter().filter(|(other, _)| *other != name);
-            others.into_iter().any(|(_, other)| {
-                let live = other.live.as_ref();
-                link.mac == other.record.value.mac || link.mac == live.map(|live| live.mac)
-            })
-        };
         let is_known = |link: &&Link| {
             // The host end has one other end only.
             host_end.is_some()
                 || before.is_some_and(|live| live.ifindex == link.index)
-                || link.name == record.spec.ifname && !of_another(link)
+                // A passthru child is the only macvlan link of its parent, and has its MAC.
+                || record.mac.is_none() && link.kind == LinkKind::Macvlan(Some(Mode::Passthru))
+                // Its MAC may have changed. A name alone would be no proof: somebody else may have
+                // made a link of that name.
+                || link.alias.as_deref() == Some(&alias(name))
         };
         let found = links.iter().find(has_mac).or_else(|| links.iter().find(is_known)).cloned();
         Ok(found.and_then(|link| {
@@ -284,6 +301,7 @@ impl State {
         // What is left of a veth whose other end could not be reached.
         if self.kind_of(&record) == Kind::Veth
             && let Some(link) = self.netlink.link(&host_end_name(name)).await?
+            && link.kind == LinkKind::Veth
         {
             self.netlink.delete(link.index).await.doing(doing)?;
         }
@@ -315,10 +333,12 @@ impl State {
             plane.forget_guard(record.port)?;
             plane.forget_host_end(record.port)?;
         }
-        if let (true, Some(link), Some(live)) = (veth, &parent.link, live)
-            && let Err(e) = self.netlink.filter_remove(link.index, live.mac).await
-        {
-            tracing::debug!(child = name, "its MAC was not in the parent's filter: {e}");
+        let Some(link) = parent.link.as_ref().filter(|_| veth) else { return Ok(()) };
+        let macs = [record.mac, live.map(|live| live.mac)];
+        for mac in macs.into_iter().flatten().collect::<std::collections::BTreeSet<_>>() {
+            if let Err(e) = self.netlink.filter_remove(link.index, mac).await {
+                tracing::debug!(child = name, "{mac} was not in the parent's filter: {e}");
+            }
         }
         Ok(())
     }
@@ -347,6 +367,10 @@ impl State {
                 }
             }
             Change::Link(link) => {
+                self.refresh_adopted(link);
+                let on_a_parent = self.parents.values().any(|parent| {
+                    parent.link.as_ref().is_some_and(|parent| link.lower == Some(parent.index))
+                });
                 let lives = self.children.values().filter_map(|child| child.live.as_ref());
                 let mac_is_known = lives.clone().any(|live| has_its_mac(live, link));
                 for child in self.children.values_mut() {
@@ -358,10 +382,17 @@ impl State {
                         has_its_mac(live, link)
                     } else {
                         // Its MAC may have changed.
-                        live.ifindex == link.index && live.ifname == link.name
+                        on_a_parent && live.ifindex == link.index && live.ifname == link.name
                     };
-                    let changed =
-                        live.up != link.up || live.ifname != link.name || !has_its_mac(live, link);
+                    let mode = match link.kind {
+                        LinkKind::Macvlan(mode) => mode,
+                        _ => None,
+                    };
+                    let changed = live.up != link.up
+                        || live.ifname != link.name
+                        || live.mtu != link.mtu
+                        || live.mode != mode
+                        || !has_its_mac(live, link);
                     child.suspect |= is_its_link && changed;
                 }
             }
@@ -375,7 +406,7 @@ impl State {
         let known = self.parent_mut(iface).ok().and_then(|p| p.problems.remove(problem::MAC));
         let names: Vec<String> = self
             .children_of(iface)
-            .filter(|(_, child)| child.suspect || child.live.is_none())
+            .filter(|(_, child)| child.suspect || child.live.is_none() || !child.record.value.built)
             .map(|(name, _)| name.clone())
             .collect();
         let there = self.parent(iface).is_ok_and(|parent| parent.link.is_some());
@@ -415,6 +446,9 @@ impl State {
         };
         let inside = Netlink::inside(&netns)?;
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
+            if self.has_moved(&record, &network).await? {
+                return Ok(());
+            }
             tracing::info!(child = name, "its link is gone: it is made again");
             self.release(name).await?;
             let done = match self.make_link(&record, &network, &netns).await {
@@ -426,6 +460,13 @@ impl State {
             }
             return Ok(());
         };
+        if !record.built {
+            tracing::info!(child = name, "it was not set up to the end: that is done now");
+            if let Err(e) = self.child_build(name, &netns).await {
+                tracing::warn!(child = name, "cannot set it up: {e}");
+            }
+            return Ok(());
+        }
         let mut live = live;
         self.follow_mac(name, &record, &network, &mut live).await?;
         let live = self.attach_child(&record, &network, &netns, live).await?;
@@ -433,6 +474,35 @@ impl State {
             child.live = Some(live);
         }
         self.netlink.follow(&netns).await
+    }
+
+    /// True if the link of a child is not in its namespace because somebody has moved it to
+    /// another one: making a second one would give two the same MAC.
+    async fn has_moved(&mut self, record: &ChildRecord, network: &NetworkSpec) -> Result<bool> {
+        let name = &record.spec.name;
+        let moved = match (network.kind, record.mac) {
+            (Kind::Veth, _) => {
+                let host_end = self.netlink.link(&host_end_name(name)).await?;
+                host_end.is_some_and(|link| link.kind == LinkKind::Veth)
+            }
+            (Kind::Macvlan, Some(mac)) => {
+                let Some(parent) = &self.parent(&record.parent)?.link else { return Ok(false) };
+                let macs = [mac].into_iter().collect();
+                !find_links(&self.netlink, parent.index, &macs).await.is_empty()
+            }
+            (Kind::Macvlan, None) => false,
+        };
+        if moved {
+            let problem = format!(
+                "the link of child \"{name}\" is not in {} any more: somebody has moved it; move it back, or remove the child",
+                record.netns.display()
+            );
+            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
+            if let Some(child) = self.children.get_mut(name) {
+                child.suspect = true;
+            }
+        }
+        Ok(moved)
     }
 
     /// Takes over the MAC that a child has given itself, unless it is somebody else's: then the

@@ -7,12 +7,15 @@ use crate::{
     dataplane::{Dataplane, Pins, XdpIn},
     error::{Context, Error, ErrorKind, Result},
     ethtool,
-    model::{ParentSpec, UnknownPolicy, XdpMode},
+    model::{Mac, ParentSpec, UnknownPolicy, XdpMode},
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
     store::{self, Store, Versioned},
     task::Task,
 };
+
+/// How many source MACs that nobody knows are remembered.
+const HEARD: usize = 4096;
 
 /// What a problem is about.
 pub(crate) mod problem {
@@ -47,7 +50,6 @@ impl State {
     pub(crate) async fn parent_add(&mut self, spec: ParentSpec) -> Result<()> {
         let iface = spec.iface.clone();
         let before = match self.parents.get(&iface) {
-            Some(parent) if parent.record.value.spec == spec => return Ok(()),
             Some(parent) => Some(parent.record.value.spec.clone()),
             None => {
                 let link = self.netlink.link(&iface).await?;
@@ -56,8 +58,15 @@ impl State {
                         "no interface \"{iface}\" in this network namespace; see `ip link`"
                     ))
                 })?;
+                if link.name != iface {
+                    return Err(Error::invalid(format!(
+                        "\"{iface}\" is another name of {}; use that one",
+                        link.name
+                    )));
+                }
                 check_link(&link)?;
                 self.check_no_host_end(&link)?;
+                self.check_no_parent(&link)?;
                 None
             }
         };
@@ -84,6 +93,18 @@ impl State {
         let what = if changed { "settings changed" } else { "parent added" };
         tracing::info!(parent = iface, "{what}");
         Ok(())
+    }
+
+    /// Refuses an interface that is a parent already, under the name that it had.
+    fn check_no_parent(&self, link: &Link) -> Result<()> {
+        let is_it = |parent: &Parent| parent.link.as_ref().is_some_and(|l| l.index == link.index);
+        match self.parents.iter().find(|(_, parent)| is_it(parent)) {
+            Some((name, _)) => Err(Error::conflict(format!(
+                "{} is the parent \"{name}\", renamed; give it its name back, or remove that parent first",
+                link.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Refuses the host end of a veth child.
@@ -182,6 +203,10 @@ impl State {
         parent.problems.remove(problem::LINK);
         match &found {
             None => {
+                parent.xdp_for = None;
+                if let Some(plane) = &mut parent.plane {
+                    plane.forget_attached();
+                }
                 parent.problems.insert(
                     problem::LINK,
                     format!("no interface \"{iface}\"; its networks come back with it"),
@@ -245,8 +270,16 @@ impl State {
             (parent.listener, parent.plane) = (None, None);
             let mut plane = Dataplane::load(Pins::new(&bpffs, iface), wanted, tc)?;
             let mut events = plane.take_events()?;
+            let heard = parent.heard.clone();
             parent.listener = Some(Task::spawn(async move {
-                while events.wait().await.is_ok() {
+                while let Ok(events) = events.wait().await {
+                    if let Ok(mut heard) = heard.lock() {
+                        // Of a storm of made-up addresses not all have to be known.
+                        if heard.len() > HEARD {
+                            heard.clear();
+                        }
+                        heard.extend(events.iter().map(|event| Mac(event.mac)));
+                    }
                     kick.notify_one();
                 }
             }));

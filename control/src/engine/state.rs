@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{Arc, Mutex},
 };
 
 use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
@@ -14,7 +15,7 @@ use crate::{
     error::{Error, Result},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
     netlink::{Link, Netlink},
-    netns::{Netns, NetnsId},
+    netns::{Netns, NetnsId, NetnsProof},
     store::{self, RedbStore, Store, Versioned},
     task::Task,
 };
@@ -43,21 +44,23 @@ pub(crate) struct ChildRecord {
     /// Where its namespace is.
     pub(crate) netns: PathBuf,
     /// Which namespace that was.
-    pub(crate) netns_id: NetnsId,
+    pub(crate) proof: NetnsProof,
+    /// Its link was set up to the end.
+    pub(crate) built: bool,
     /// It is being removed: whoever finds it so goes on.
     #[serde(default)]
     pub(crate) removing: bool,
 }
 
 impl ChildRecord {
-    /// Its namespace, if that is still there. A name stands for whatever has it; a process stands
-    /// for the namespace that it had, which may live on without it.
+    /// Its namespace, if that is still there. A name stands for whatever has it now; a process
+    /// stands for the namespace that it had. Either may live on without its name.
     pub(crate) fn open_netns(&self) -> Option<Netns> {
         let netns = Netns::open_path(&self.netns).ok();
-        if !self.netns.starts_with("/proc") {
-            return netns;
-        }
-        netns.filter(|netns| netns.id() == self.netns_id).or_else(|| Netns::with_id(self.netns_id))
+        let is_it = |netns: &Netns| {
+            !self.netns.starts_with("/proc") || netns.proof().is_ok_and(|p| p == self.proof)
+        };
+        netns.filter(is_it).or_else(|| Netns::with_proof(&self.proof))
     }
 }
 
@@ -145,6 +148,8 @@ pub(crate) struct Parent {
     pub(crate) host_vlans: BTreeMap<u16, Mac>,
     /// Other MACs of the host.
     pub(crate) host_macs: BTreeSet<Mac>,
+    /// Source MACs that left through the parent and that the tables do not know.
+    pub(crate) heard: Arc<Mutex<BTreeSet<Mac>>>,
     /// Children that somebody else made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
     /// What is wrong, by what it is about.
@@ -162,6 +167,7 @@ impl Parent {
             xdp_for: None,
             host_vlans: BTreeMap::new(),
             host_macs: BTreeSet::new(),
+            heard: Arc::default(),
             adopted: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
@@ -180,7 +186,7 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
     pub(crate) children: BTreeMap<String, Child>,
     /// Wakes the control loop; given to those who wait for a parent's events.
-    pub(crate) kick: std::sync::Arc<tokio::sync::Notify>,
+    pub(crate) kick: Arc<tokio::sync::Notify>,
 }
 
 impl State {
@@ -200,7 +206,7 @@ impl State {
                 .into_iter()
                 .map(|(k, record)| (k, Child { record, live: None, suspect: true }))
                 .collect(),
-            kick: std::sync::Arc::default(),
+            kick: Arc::default(),
             bpffs: settings.bpffs,
             store,
         })
@@ -253,6 +259,9 @@ impl State {
     pub(crate) fn free_port(&self, parent: &str) -> Result<u16> {
         let mut taken: BTreeSet<u16> =
             self.children_of(parent).map(|(_, child)| child.record.value.port).collect();
+        // A port that the tables still have may get its old owner back.
+        let plane = self.parents.get(parent).and_then(|p| p.plane.as_ref());
+        taken.extend(plane.into_iter().flat_map(|plane| plane.tables().ports.keys()).copied());
         taken.extend(
             self.parents.get(parent).into_iter().flat_map(|p| p.adopted.values()).map(|a| a.port),
         );

@@ -41,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     /// Its name in its namespace.
     pub(crate) name: String,
+    /// What somebody has written on it.
+    pub(crate) alias: Option<String>,
     /// Its MAC.
     pub(crate) mac: Option<Mac>,
     /// Its MTU in bytes.
@@ -66,6 +68,7 @@ impl From<&LinkMessage> for Link {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
+            alias: None,
             mac: mac_of(message),
             mtu: None,
             up: has(message, LinkFlags::Up),
@@ -79,6 +82,7 @@ impl From<&LinkMessage> for Link {
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
                 LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
                 LinkAttribute::Link(index) => link.lower = Some(*index),
                 LinkAttribute::LinkNetNsId(id) => link.lower_netns = Some(*id),

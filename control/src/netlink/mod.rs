@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
+use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
@@ -201,9 +202,9 @@ impl Netlink {
             .await?)
     }
 
-    /// Brings a link up.
-    pub(crate) async fn set_up(&self, ifindex: u32) -> Result<()> {
-        let message = LinkUnspec::new_with_index(ifindex).up().build();
+    /// Brings a link up and gives it an alias.
+    pub(crate) async fn set_up(&self, ifindex: u32, alias: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).alias(alias).up().build();
         Ok(self.handle.link().set(message).execute().await?)
     }
 
@@ -246,15 +247,27 @@ impl Netlink {
         Ok(self.handle.route().add(builder.build()).replace().execute().await?)
     }
 
-    /// Removes the clsact qdisc of a link.
+    /// Removes the clsact qdisc of a link, unless somebody has filters in it; one that is gone is
+    /// removed.
     pub(crate) async fn delete_clsact(&self, ifindex: u32) -> Result<()> {
         let index = i32::try_from(ifindex).unwrap_or_default();
+        let mut filters = self.handle.traffic_filter(index);
+        let (ingress, egress) = (filters.get().ingress(), filters.get().egress());
+        for list in [ingress, egress] {
+            let found = list.execute().try_collect::<Vec<_>>().await;
+            if found.is_ok_and(|filters| !filters.is_empty()) {
+                return Ok(());
+            }
+        }
         let mut request = self.handle.qdisc().del(index);
         let message = request.message_mut();
         message.header.parent = TcHandle::CLSACT;
         message.header.handle = TcHandle { major: 0xffff, minor: 0 };
         message.attributes.push(TcAttribute::Kind("clsact".into()));
-        Ok(request.execute().await?)
+        match request.execute().await.map_err(Error::from) {
+            Err(e) if matches!(e.errno, Some(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.
