@@ -243,6 +243,11 @@ impl Dataplane {
         Ok(())
     }
 
+    /// True if the receive VLAN offload of the parent has to be given back.
+    pub(crate) fn kept_rx_tags(&self) -> bool {
+        self.pins.kept_rx_tags()
+    }
+
     /// True if the clsact qdisc of the parent is ours to remove.
     pub(crate) fn made_clsact(&self) -> bool {
         self.pins.dir().join(CLSACT_MARK).exists()

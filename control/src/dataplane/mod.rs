@@ -18,7 +18,7 @@ use dataplane_common::{
 pub(crate) use self::{
     attach::{TcKind, XdpIn},
     maps::{Counters, Events},
-    pins::Pins,
+    pins::{Pins, parents as pinned_parents},
 };
 use crate::error::{Context, Error, Result};
 

@@ -16,6 +16,16 @@ pub(crate) struct Pins {
     dir: PathBuf,
 }
 
+/// A folder with this name says that an offload has to be given back.
+const KEPT_RX_TAGS: &str = "rxvlan";
+
+/// The parents that have pins.
+pub(crate) fn parents(bpffs: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root(bpffs)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.map(|name| name.replace("%2e", ".")).collect()
+}
+
 /// The folder below a BPF file system that holds the pins of every parent.
 pub(crate) fn root(bpffs: &Path) -> PathBuf {
     bpffs.join("maclane").join(format!("v{}", abi::VERSION))
@@ -31,6 +41,17 @@ impl Pins {
     /// The folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Notes that a NIC's receive VLAN offload was switched off for this parent.
+    pub(crate) fn note_kept_rx_tags(&self) -> Result<()> {
+        self.create()?;
+        Ok(fs::DirBuilder::new().recursive(true).create(self.dir.join(KEPT_RX_TAGS))?)
+    }
+
+    /// True if [`Self::note_kept_rx_tags`] was.
+    pub(crate) fn kept_rx_tags(&self) -> bool {
+        self.dir.join(KEPT_RX_TAGS).exists()
     }
 
     /// A map.

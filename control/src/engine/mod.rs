@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    dataplane::pinned_parents,
     error::{Error, Result},
     kernel,
     model::{
@@ -69,6 +70,15 @@ impl Engine {
         // Before the first look, so that nothing changes unseen.
         let mut watch = netlink::watch()?;
         let state = State::open(settings).await?;
+        for parent in pinned_parents(&state.bpffs) {
+            if !state.parents.contains_key(&parent) {
+                tracing::warn!(
+                    parent,
+                    "a dataplane is pinned that this state directory does not know; it goes on as it is until \
+                     `maclane parent add {parent}` takes it over or `maclane parent rm {parent}` after that removes it"
+                );
+            }
+        }
         let kick = state.kick.clone();
         let state = Arc::new(Mutex::new(state));
         let listen = Task::spawn(async move {

@@ -6,7 +6,7 @@ use super::state::{Parent, ParentRecord, State};
 use crate::{
     dataplane::{Dataplane, Pins, XdpIn},
     error::{Context, Error, ErrorKind, Result},
-    ethtool,
+    ethtool::{self, Kept},
     model::{Mac, ParentSpec, UnknownPolicy, XdpMode},
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
@@ -49,27 +49,10 @@ impl State {
     /// Adds a parent, or changes the settings of one.
     pub(crate) async fn parent_add(&mut self, spec: ParentSpec) -> Result<()> {
         let iface = spec.iface.clone();
-        let before = match self.parents.get(&iface) {
-            Some(parent) => Some(parent.record.value.spec.clone()),
-            None => {
-                let link = self.netlink.link(&iface).await?;
-                let link = link.ok_or_else(|| {
-                    Error::not_found(format!(
-                        "no interface \"{iface}\" in this network namespace; see `ip link`"
-                    ))
-                })?;
-                if link.name != iface {
-                    return Err(Error::invalid(format!(
-                        "\"{iface}\" is another name of {}; use that one",
-                        link.name
-                    )));
-                }
-                check_link(&link)?;
-                self.check_no_host_end(&link)?;
-                self.check_no_parent(&link)?;
-                None
-            }
-        };
+        let before = self.parents.get(&iface).map(|parent| parent.record.value.spec.clone());
+        if before.is_none() {
+            self.check_new_parent(&iface).await?;
+        }
         let changed = before.is_some();
         let done = self.parent_put(spec).await;
         let done = match done {
@@ -93,6 +76,24 @@ impl State {
         let what = if changed { "settings changed" } else { "parent added" };
         tracing::info!(parent = iface, "{what}");
         Ok(())
+    }
+
+    /// Refuses an interface that is not there, or that cannot be a parent.
+    async fn check_new_parent(&self, iface: &str) -> Result<()> {
+        let link = self.netlink.link(iface).await?.ok_or_else(|| {
+            Error::not_found(format!(
+                "no interface \"{iface}\" in this network namespace; see `ip link`"
+            ))
+        })?;
+        if link.name != iface {
+            return Err(Error::invalid(format!(
+                "\"{iface}\" is another name of {}; use that one",
+                link.name
+            )));
+        }
+        check_link(&link)?;
+        self.check_no_host_end(&link)?;
+        self.check_no_parent(&link)
     }
 
     /// Refuses an interface that is a parent already, under the name that it had.
@@ -177,6 +178,9 @@ impl State {
         match parent.plane.take() {
             Some(plane) => {
                 let made_clsact = plane.made_clsact();
+                if let (true, Some(link)) = (plane.kept_rx_tags(), &link) {
+                    ethtool::offload_rx_tags(&link.name)?;
+                }
                 plane.unload(link.as_ref().map(|link| link.name.as_str())).await?;
                 if let (true, Some(link)) = (made_clsact, &link) {
                     self.netlink.delete_clsact(link.index).await?;
@@ -348,15 +352,25 @@ impl State {
         Settings {
             drop_unknown: u8::from(spec.unknown == UnknownPolicy::Drop),
             xdp_may_drop: u8::from(xdp == Some(XdpIn::Native)),
-            xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(link).await),
+            xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(&spec.iface, link).await),
             xdp_generic: u8::from(xdp == Some(XdpIn::Generic)),
         }
     }
 
     /// True if no offload hides VLAN tags from XDP on this interface.
-    async fn sees_tags(&self, link: &Link) -> bool {
+    async fn sees_tags(&self, iface: &str, link: &Link) -> bool {
         if link.kind != LinkKind::Veth {
-            return ethtool::keep_rx_tags(&link.name).unwrap_or(false);
+            let kept = ethtool::keep_rx_tags(&link.name);
+            if matches!(kept, Ok(Kept::Now)) {
+                if let Err(e) = Pins::new(&self.bpffs, iface).note_kept_rx_tags() {
+                    tracing::warn!(parent = iface, "cannot note that an offload is off: {e}");
+                }
+                tracing::info!(
+                    parent = iface,
+                    "receive VLAN offload is off, so that XDP sees tags; it is on again after parent rm"
+                );
+            }
+            return matches!(kept, Ok(Kept::Now | Kept::Before));
         }
         // What a veth receives has the form that its peer sends.
         let Some(peer) = link.lower else { return false };
