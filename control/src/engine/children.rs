@@ -1,27 +1,23 @@
-//! Children: making, watching, removing.
+//! Children: making and removing.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::{
-    adopt::find_links,
-    parents::problem,
-    state::{Child, ChildRecord, Live, State},
-};
+use super::state::{Child, ChildRecord, Live, State};
 use crate::{
     announce,
-    error::{Context, Error, ErrorKind, Result},
+    error::{Context, Error, Result},
     ethtool,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
-    netlink::{Change, Link, LinkKind, Netlink, NewLink},
+    netlink::{LinkKind, Netlink, NewLink},
     netns::Netns,
     store::{self, Store, Versioned},
 };
 
 /// The name of a veth child's host end.
-fn host_end_name(child: &str) -> String {
+pub(crate) fn host_end_name(child: &str) -> String {
     // FNV-1a over a name that does not fit.
     let hash = || {
         child
@@ -32,7 +28,7 @@ fn host_end_name(child: &str) -> String {
 }
 
 /// What says that a link is a child's, beside its MAC.
-fn alias(child: &str) -> String {
+pub(crate) fn alias(child: &str) -> String {
     format!("maclane child {child}")
 }
 
@@ -109,7 +105,7 @@ impl State {
     }
 
     /// Sets the link of a child up, down to the announcement of its addresses.
-    async fn child_build(&mut self, name: &str, netns: &Netns) -> Result<()> {
+    pub(crate) async fn child_build(&mut self, name: &str, netns: &Netns) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         let network = self.network(&record.spec.network)?.clone();
         let parent = record.parent.clone();
@@ -155,7 +151,7 @@ impl State {
         Ok(())
     }
 
-    async fn make_link(
+    pub(crate) async fn make_link(
         &self,
         record: &ChildRecord,
         network: &NetworkSpec,
@@ -193,7 +189,7 @@ impl State {
     }
 
     /// Attaches the programs of a child, and lets its frames in.
-    async fn attach_child(
+    pub(crate) async fn attach_child(
         &mut self,
         record: &ChildRecord,
         network: &NetworkSpec,
@@ -220,65 +216,6 @@ impl State {
             }
         }
         Ok(live)
-    }
-
-    /// Looks at a child's link; `None` if it is not there.
-    async fn observe(
-        &self,
-        record: &ChildRecord,
-        network: &NetworkSpec,
-        netns: &Netns,
-        inside: &Netlink,
-    ) -> Result<Option<Live>> {
-        let parent = self.parent(&record.parent)?.link.as_ref();
-        let elsewhere = netns.id() != self.own_netns;
-        let host_end = match network.kind {
-            Kind::Macvlan => None,
-            Kind::Veth => match self.netlink.link(&host_end_name(&record.spec.name)).await? {
-                Some(link) => Some(link),
-                None => return Ok(None),
-            },
-        };
-        let is_ours = |link: &Link| match &host_end {
-            None => {
-                matches!(link.kind, LinkKind::Macvlan(_))
-                    && parent.is_none_or(|parent| link.lower == Some(parent.index))
-                    && link.lower_netns.is_some() == elsewhere
-            }
-            Some(host_end) => link.kind == LinkKind::Veth && host_end.lower == Some(link.index),
-        };
-        let links: Vec<Link> = inside.links().await?.into_iter().filter(is_ours).collect();
-        let name = &record.spec.name;
-        let before = self.children.get(name).and_then(|child| child.live.as_ref());
-        let has_mac = |link: &&Link| link.mac == record.mac;
-        let is_known = |link: &&Link| {
-            // The host end has one other end only.
-            host_end.is_some()
-                || before.is_some_and(|live| live.ifindex == link.index)
-                // A passthru child is the only macvlan link of its parent, and has its MAC.
-                || record.mac.is_none() && link.kind == LinkKind::Macvlan(Some(Mode::Passthru))
-                // Its MAC may have changed. A name alone would be no proof: somebody else may have
-                // made a link of that name.
-                || link.alias.as_deref() == Some(&alias(name))
-        };
-        let found = links.iter().find(has_mac).or_else(|| links.iter().find(is_known)).cloned();
-        Ok(found.and_then(|link| {
-            Some(Live {
-                ifindex: link.index,
-                ifname: link.name,
-                mac: link.mac?,
-                mtu: link.mtu,
-                up: link.up,
-                mode: match link.kind {
-                    LinkKind::Macvlan(mode) => mode,
-                    _ => None,
-                },
-                host_end: host_end.map_or(0, |link| link.index),
-                netns: netns.id(),
-                guarded: false,
-                takes_xdp: false,
-            })
-        }))
     }
 
     /// Removes a child: its link first, so that whoever is killed in between finds it again.
@@ -323,7 +260,7 @@ impl State {
     }
 
     /// Forgets the link of a child: its programs, and its MAC in the parent's filter.
-    async fn release(&mut self, name: &str) -> Result<()> {
+    pub(crate) async fn release(&mut self, name: &str) -> Result<()> {
         let Some(child) = self.children.get_mut(name) else { return Ok(()) };
         let live = child.live.take();
         let record = child.record.value.clone();
@@ -339,205 +276,6 @@ impl State {
             if let Err(e) = self.netlink.filter_remove(link.index, mac).await {
                 tracing::debug!(child = name, "{mac} was not in the parent's filter: {e}");
             }
-        }
-        Ok(())
-    }
-
-    /// Looks again at all children of a parent.
-    pub(crate) fn suspect_children(&mut self, iface: &str) {
-        for child in self.children.values_mut().filter(|c| c.record.value.parent == iface) {
-            child.suspect = true;
-        }
-    }
-
-    /// Marks the children that a change may be about.
-    pub(crate) fn suspect(&mut self, change: &Change) {
-        let has_its_mac = |live: &Live, link: &Link| Some(live.mac) == link.mac;
-        match change {
-            Change::Lost | Change::NetnsGone => {
-                self.children.values_mut().for_each(|child| child.suspect = true);
-            }
-            Change::Gone(link) => {
-                for child in self.children.values_mut() {
-                    let known = child
-                        .live
-                        .as_ref()
-                        .is_some_and(|live| has_its_mac(live, link) || live.host_end == link.index);
-                    child.suspect |= known;
-                }
-            }
-            Change::Link(link) => {
-                self.refresh_adopted(link);
-                let on_a_parent = self.parents.values().any(|parent| {
-                    parent.link.as_ref().is_some_and(|parent| link.lower == Some(parent.index))
-                });
-                let lives = self.children.values().filter_map(|child| child.live.as_ref());
-                let mac_is_known = lives.clone().any(|live| has_its_mac(live, link));
-                for child in self.children.values_mut() {
-                    let Some(live) = &child.live else { continue };
-                    let is_its_link = if live.host_end != 0 {
-                        // The other end of its host end.
-                        link.kind == LinkKind::Veth && link.lower == Some(live.host_end)
-                    } else if mac_is_known {
-                        has_its_mac(live, link)
-                    } else {
-                        // Its MAC may have changed.
-                        on_a_parent && live.ifindex == link.index && live.ifname == link.name
-                    };
-                    let mode = match link.kind {
-                        LinkKind::Macvlan(mode) => mode,
-                        _ => None,
-                    };
-                    let changed = live.up != link.up
-                        || live.ifname != link.name
-                        || live.mtu != link.mtu
-                        || live.mode != mode
-                        || !has_its_mac(live, link);
-                    child.suspect |= is_its_link && changed;
-                }
-            }
-        }
-    }
-
-    /// Looks at the children of a parent that may have changed, and makes links that are missing.
-    /// Returns false if one of them could not be looked at.
-    pub(crate) async fn sync_children(&mut self, iface: &str) -> bool {
-        let mut complete = true;
-        let known = self.parent_mut(iface).ok().and_then(|p| p.problems.remove(problem::MAC));
-        let names: Vec<String> = self
-            .children_of(iface)
-            .filter(|(_, child)| child.suspect || child.live.is_none() || !child.record.value.built)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let there = self.parent(iface).is_ok_and(|parent| parent.link.is_some());
-        for name in names {
-            match self.sync_child(&name, there).await {
-                Ok(()) => {}
-                Err(e) if e.kind == ErrorKind::NotFound => {}
-                Err(e) => {
-                    tracing::warn!(child = name, "cannot look at it: {e}");
-                    complete = false;
-                }
-            }
-        }
-        if let Some(problem) = self.parent(iface).ok().and_then(|p| p.problems.get(problem::MAC))
-            && Some(problem) != known.as_ref()
-        {
-            tracing::warn!(parent = iface, "{problem}");
-        }
-        complete
-    }
-
-    async fn sync_child(&mut self, name: &str, parent_is_there: bool) -> Result<()> {
-        let record = self.child(name)?.record.value.clone();
-        if record.removing {
-            return self.child_rm(name).await;
-        }
-        if let Some(child) = self.children.get_mut(name) {
-            child.suspect = false;
-        }
-        let network = self.network(&record.spec.network)?.clone();
-        let Some(netns) = record.open_netns().filter(|_| parent_is_there) else {
-            if self.child(name)?.live.is_some() {
-                tracing::info!(child = name, "its namespace or its parent is gone");
-                self.release(name).await?;
-            }
-            return Ok(());
-        };
-        let inside = Netlink::inside(&netns)?;
-        let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
-            if self.has_moved(&record, &network).await? {
-                return Ok(());
-            }
-            tracing::info!(child = name, "its link is gone: it is made again");
-            self.release(name).await?;
-            let done = match self.make_link(&record, &network, &netns).await {
-                Ok(()) => self.child_build(name, &netns).await,
-                Err(e) => Err(e),
-            };
-            if let Err(e) = done {
-                tracing::warn!(child = name, "cannot make it again: {e}");
-            }
-            return Ok(());
-        };
-        if !record.built {
-            tracing::info!(child = name, "it was not set up to the end: that is done now");
-            if let Err(e) = self.child_build(name, &netns).await {
-                tracing::warn!(child = name, "cannot set it up: {e}");
-            }
-            return Ok(());
-        }
-        let mut live = live;
-        self.follow_mac(name, &record, &network, &mut live).await?;
-        let live = self.attach_child(&record, &network, &netns, live).await?;
-        if let Some(child) = self.children.get_mut(name) {
-            child.live = Some(live);
-        }
-        self.netlink.follow(&netns).await
-    }
-
-    /// True if the link of a child is not in its namespace because somebody has moved it to
-    /// another one: making a second one would give two the same MAC.
-    async fn has_moved(&mut self, record: &ChildRecord, network: &NetworkSpec) -> Result<bool> {
-        let name = &record.spec.name;
-        let moved = match (network.kind, record.mac) {
-            (Kind::Veth, _) => {
-                let host_end = self.netlink.link(&host_end_name(name)).await?;
-                host_end.is_some_and(|link| link.kind == LinkKind::Veth)
-            }
-            (Kind::Macvlan, Some(mac)) => {
-                let Some(parent) = &self.parent(&record.parent)?.link else { return Ok(false) };
-                let macs = [mac].into_iter().collect();
-                !find_links(&self.netlink, parent.index, &macs).await.is_empty()
-            }
-            (Kind::Macvlan, None) => false,
-        };
-        if moved {
-            let problem = format!(
-                "the link of child \"{name}\" is not in {} any more: somebody has moved it; move it back, or remove the child",
-                record.netns.display()
-            );
-            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
-            if let Some(child) = self.children.get_mut(name) {
-                child.suspect = true;
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Takes over the MAC that a child has given itself, unless it is somebody else's: then the
-    /// child keeps the one that it had, and what it sends is dropped for its source MAC.
-    async fn follow_mac(
-        &mut self,
-        name: &str,
-        record: &ChildRecord,
-        network: &NetworkSpec,
-        live: &mut Live,
-    ) -> Result<()> {
-        let before = self.child(name)?.live.as_ref().map(|live| live.mac).or(record.mac);
-        let Some(before) = before.filter(|mac| *mac != live.mac) else { return Ok(()) };
-        if network.mode == Mode::Passthru {
-            return Ok(());
-        }
-        if let Some(owner) = self.owner_of_mac(&record.parent, live.mac, Some(name))? {
-            let problem = format!(
-                "child \"{name}\" has given itself {}, the MAC of {owner}; its frames are dropped until it has {before} again",
-                live.mac
-            );
-            live.mac = before;
-            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
-            if let Some(child) = self.children.get_mut(name) {
-                // Nobody tells when that ends.
-                child.suspect = true;
-            }
-            return Ok(());
-        }
-        tracing::info!(child = name, old = %before, new = %live.mac, "its MAC has changed");
-        if network.kind == Kind::Veth
-            && let Some(link) = &self.parent(&record.parent)?.link
-            && let Err(e) = self.netlink.filter_remove(link.index, before).await
-        {
-            tracing::debug!(child = name, "its old MAC was not in the parent's filter: {e}");
         }
         Ok(())
     }

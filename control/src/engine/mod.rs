@@ -6,6 +6,7 @@
 mod adopt;
 mod checks;
 mod children;
+mod follow;
 mod networks;
 mod parents;
 mod state;
