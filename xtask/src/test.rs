@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     command::run(
         workspace::cargo("test")
             .env("MACLANE_BIN", binary)
-            .args(["--locked", "--package", "tests", "--"])
+            .args(["--locked", "--package", "tests", "--tests", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),
     )
