@@ -16,7 +16,7 @@ mod unicast;
 
 use std::collections::HashSet;
 
-use common::{Strict, tables};
+use common::{Probe, tables};
 use dataplane_common::{
     DropReason, Frame, Tables, Verdict,
     abi::Kind,
@@ -78,13 +78,9 @@ impl Table {
     }
 
     fn check(&self) {
-        let tables = tables(&self.topology);
+        let tables = Probe::new(tables(&self.topology), self.strict);
         for (name, frame, from, want) in &self.cases {
-            let got = if self.strict {
-                verdict(frame, *from, &Strict(tables.clone()))
-            } else {
-                verdict(frame, *from, &tables)
-            };
+            let got = verdict(frame, *from, &tables);
             assert_eq!(got, *want, "{name}: {frame:02x?} from port {from}");
         }
     }

@@ -1,7 +1,10 @@
 //! Topologies, and short names for what the cases say.
 #![allow(dead_code, reason = "each test uses its part")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use dataplane_common::{
     Frame,
@@ -177,27 +180,38 @@ pub(crate) fn tables(topology: &Topology) -> TableSet {
     topology.tables(&BTreeMap::new())
 }
 
-/// Tables of a parent with `--unknown drop`.
-pub(crate) struct Strict(pub(crate) TableSet);
+/// Tables that count lookups in the FDB, of a parent with or without `--unknown drop`.
+pub(crate) struct Probe {
+    pub(crate) tables: TableSet,
+    pub(crate) lookups: Cell<u32>,
+    pub(crate) drop_unknown: bool,
+}
 
-impl Tables for Strict {
+impl Probe {
+    pub(crate) fn new(tables: TableSet, drop_unknown: bool) -> Self {
+        Self { tables, lookups: Cell::new(0), drop_unknown }
+    }
+}
+
+impl Tables for Probe {
     fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
-        self.0.fdb(mac, vlan)
+        self.lookups.set(self.lookups.get() + 1);
+        self.tables.fdb(mac, vlan)
     }
 
     fn port(&self, port: u16) -> Option<Port> {
-        self.0.port(port)
+        self.tables.port(port)
     }
 
     fn vlan(&self, vlan: u16) -> Vlan {
-        self.0.vlan(vlan)
+        self.tables.vlan(vlan)
     }
 
     fn may_be_ours(&self, mac: Mac) -> bool {
-        self.0.may_be_ours(mac)
+        self.tables.may_be_ours(mac)
     }
 
     fn drop_unknown(&self) -> bool {
-        true
+        self.drop_unknown
     }
 }
