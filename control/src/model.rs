@@ -34,6 +34,13 @@ pub(crate) enum XdpMode {
     Off,
 }
 
+impl XdpMode {
+    /// True if anything else than this mode is an error.
+    pub(crate) fn is_forced(self) -> bool {
+        matches!(self, Self::Native | Self::Generic)
+    }
+}
+
 /// How TC programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum TcMode {

@@ -3,8 +3,7 @@
 use super::{
     adopt::find_links,
     children::{alias, host_end_name},
-    parents::problem,
-    state::{ChildRecord, Live, State},
+    state::{ChildRecord, Live, Problem, State},
 };
 use crate::{
     error::{ErrorKind, Result},
@@ -61,10 +60,7 @@ impl State {
                 mac: link.mac?,
                 mtu: link.mtu,
                 up: link.up,
-                mode: match link.kind {
-                    LinkKind::Macvlan(mode) => mode,
-                    _ => None,
-                },
+                mode: link.kind.mode(),
                 host_end: host_end.map_or(0, |link| link.index),
                 netns: netns.id(),
                 guarded: false,
@@ -114,14 +110,10 @@ impl State {
                         // Its MAC may have changed.
                         on_a_parent && live.ifindex == link.index && live.ifname == link.name
                     };
-                    let mode = match link.kind {
-                        LinkKind::Macvlan(mode) => mode,
-                        _ => None,
-                    };
                     let changed = live.up != link.up
                         || live.ifname != link.name
                         || live.mtu != link.mtu
-                        || live.mode != mode
+                        || live.mode != link.kind.mode()
                         || !has_its_mac(live, link);
                     child.suspect |= is_its_link && changed;
                 }
@@ -133,7 +125,10 @@ impl State {
     /// Returns false if one of them could not be looked at.
     pub(crate) async fn sync_children(&mut self, iface: &str) -> bool {
         let mut complete = true;
-        let known = self.parent_mut(iface).ok().and_then(|p| p.problems.remove(problem::MAC));
+        let known = match self.parent_mut(iface) {
+            Ok(parent) => parent.take_problems_of_children(),
+            Err(_) => return true,
+        };
         let names: Vec<String> = self
             .children_of(iface)
             .filter(|(_, child)| child.suspect || child.live.is_none() || !child.record.value.built)
@@ -150,10 +145,10 @@ impl State {
                 }
             }
         }
-        if let Some(problem) = self.parent(iface).ok().and_then(|p| p.problems.get(problem::MAC))
-            && Some(problem) != known.as_ref()
-        {
-            tracing::warn!(parent = iface, "{problem}");
+        for (about, problem) in self.parent(iface).into_iter().flat_map(|p| &p.problems) {
+            if matches!(about, Problem::Child(_)) && known.get(about) != Some(problem) {
+                tracing::warn!(parent = iface, "{problem}");
+            }
         }
         complete
     }
@@ -227,12 +222,20 @@ impl State {
                 "the link of child \"{name}\" is not in {} any more: somebody has moved it; move it back, or remove the child",
                 record.netns.display()
             );
-            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
-            if let Some(child) = self.children.get_mut(name) {
-                child.suspect = true;
-            }
+            self.note_problem(record, problem)?;
         }
         Ok(moved)
+    }
+
+    /// Notes what is wrong with a child. Nobody tells when that ends, so it is looked at again.
+    fn note_problem(&mut self, record: &ChildRecord, problem: String) -> Result<()> {
+        let name = &record.spec.name;
+        let parent = self.parent_mut(&record.parent)?;
+        parent.problems.insert(Problem::Child(name.clone()), problem);
+        if let Some(child) = self.children.get_mut(name) {
+            child.suspect = true;
+        }
+        Ok(())
     }
 
     /// Takes over the MAC that a child has given itself, unless it is somebody else's: then the
@@ -255,12 +258,7 @@ impl State {
                 live.mac
             );
             live.mac = before;
-            self.parent_mut(&record.parent)?.problems.insert(problem::MAC, problem);
-            if let Some(child) = self.children.get_mut(name) {
-                // Nobody tells when that ends.
-                child.suspect = true;
-            }
-            return Ok(());
+            return self.note_problem(record, problem);
         }
         tracing::info!(child = name, old = %before, new = %live.mac, "its MAC has changed");
         if network.kind == Kind::Veth

@@ -12,6 +12,7 @@ mod parents;
 mod state;
 mod tables;
 mod views;
+mod xdp;
 
 use std::{
     path::{Path, PathBuf},
@@ -35,8 +36,7 @@ use crate::{
     netlink::{self, Change},
     task::Task,
 };
-use parents::problem;
-use state::State;
+use state::{Problem, State};
 
 /// How long the control loop waits for more changes before it looks.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -213,13 +213,13 @@ impl State {
             let done = self.reconcile_parent(&iface).await;
             let Some(parent) = self.parents.get_mut(&iface) else { continue };
             match done {
-                Ok(()) => drop(parent.problems.remove(problem::SYNC)),
+                Ok(()) => drop(parent.problems.remove(&Problem::Sync)),
                 Err(e) => {
                     let text = e.to_string();
-                    if parent.problems.get(problem::SYNC) != Some(&text) {
+                    if parent.problems.get(&Problem::Sync) != Some(&text) {
                         tracing::error!(parent = iface, "{text}");
                     }
-                    parent.problems.insert(problem::SYNC, text);
+                    parent.problems.insert(Problem::Sync, text);
                 }
             }
         }

@@ -2,32 +2,22 @@
 
 use dataplane_common::abi::Settings;
 
-use super::state::{Parent, ParentRecord, State};
+use super::{
+    state::{Parent, ParentRecord, Problem, State},
+    xdp::wanted_xdp,
+};
 use crate::{
     dataplane::{Dataplane, Pins, XdpIn},
-    error::{Context, Error, ErrorKind, Result},
-    ethtool::{self, Kept},
-    model::{Mac, ParentSpec, UnknownPolicy, XdpMode},
-    netlink::{Link, LinkKind, Netlink},
-    netns::Netns,
+    error::{Context, Error, Result},
+    ethtool,
+    model::{Mac, ParentSpec, UnknownPolicy},
+    netlink::{Link, LinkKind},
     store::{self, Store, Versioned},
     task::Task,
 };
 
 /// How many source MACs that nobody knows are remembered.
 const HEARD: usize = 4096;
-
-/// What a problem is about.
-pub(crate) mod problem {
-    /// The interface.
-    pub(crate) const LINK: &str = "link";
-    /// XDP.
-    pub(crate) const XDP: &str = "xdp";
-    /// A child's MAC.
-    pub(crate) const MAC: &str = "mac";
-    /// The last pass of the control loop.
-    pub(crate) const SYNC: &str = "sync";
-}
 
 /// Refuses interfaces that no child can sit on.
 fn check_link(link: &Link) -> Result<()> {
@@ -140,8 +130,8 @@ impl State {
     async fn parent_settle(&mut self, iface: &str) -> Result<()> {
         self.reconcile_parent(iface).await?;
         let parent = self.parent(iface)?;
-        let forced = matches!(parent.record.value.spec.xdp, XdpMode::Native | XdpMode::Generic);
-        match parent.problems.get(problem::XDP) {
+        let forced = parent.record.value.spec.xdp.is_forced();
+        match parent.problems.get(&Problem::Xdp) {
             Some(why) if forced && parent.xdp.is_none() => Err(Error::conflict(why.clone())),
             _ => Ok(()),
         }
@@ -171,10 +161,9 @@ impl State {
     }
 
     async fn parent_forget(&mut self, iface: &str) -> Result<()> {
-        let parent = self.parent_mut(iface)?;
-        let link = parent.link.clone();
         let pins = Pins::new(&self.bpffs, iface);
         let parent = self.parent_mut(iface)?;
+        let link = parent.link.clone();
         match parent.plane.take() {
             Some(plane) => {
                 let made_clsact = plane.made_clsact();
@@ -204,7 +193,7 @@ impl State {
             links.iter().find(|link| link.mac.is_some_and(|mac| seen == Some((link.index, mac))))
         };
         let found = by_name.or_else(renamed).cloned();
-        parent.problems.remove(problem::LINK);
+        parent.problems.remove(&Problem::Link);
         match &found {
             None => {
                 parent.xdp_for = None;
@@ -212,7 +201,7 @@ impl State {
                     plane.forget_attached();
                 }
                 parent.problems.insert(
-                    problem::LINK,
+                    Problem::Link,
                     format!("no interface \"{iface}\"; its networks come back with it"),
                 );
             }
@@ -221,7 +210,7 @@ impl State {
                     "the interface is called \"{}\" now; it is served all the same until another one is called \"{iface}\"",
                     link.name
                 );
-                parent.problems.insert(problem::LINK, problem);
+                parent.problems.insert(Problem::Link, problem);
             }
             Some(_) => {}
         }
@@ -308,45 +297,6 @@ impl State {
         self.decide_xdp(iface, &link, xdp)
     }
 
-    fn decide_xdp(&mut self, iface: &str, link: &Link, xdp: Option<XdpIn>) -> Result<()> {
-        let parent = self.parent_mut(iface)?;
-        let forced = matches!(parent.record.value.spec.xdp, XdpMode::Native | XdpMode::Generic);
-        let Some(plane) = &mut parent.plane else { return Ok(()) };
-        parent.problems.remove(problem::XDP);
-        let on_it: Vec<(u32, XdpIn)> = link
-            .xdp
-            .iter()
-            .map(|xdp| (xdp.program, if xdp.generic { XdpIn::Generic } else { XdpIn::Native }))
-            .collect();
-        let attached = plane.attach_xdp(&link.name, link.index, xdp, &on_it);
-        let before = parent.xdp;
-        parent.xdp = attached.is_ok().then_some(xdp).flatten();
-        parent.xdp_for = Some(link.index);
-        // Whether a veth child takes frames from XDP is found out when it is looked at.
-        let look_again = parent.xdp.is_some() && before.is_none();
-        if let Err(e) = attached {
-            let level = if forced { "cannot be had" } else { "is off" };
-            parent.problems.insert(problem::XDP, format!("XDP {level}: {e}"));
-            if e.kind != ErrorKind::Conflict && !forced {
-                tracing::info!(parent = iface, "XDP is off: {e}");
-            }
-        } else if let Some(xdp) = xdp
-            && plane.settings().xdp_sees_tags == 0
-        {
-            let problem = format!(
-                "XDP ({}) leaves untagged frames to TC, because an offload may hide their VLAN tag; switch it off \
-                 (for a veth: `ethtool -K PEER tx-vlan-offload off` at the other end), then add the parent again",
-                xdp.name()
-            );
-            parent.problems.insert(problem::XDP, problem);
-        }
-        if look_again {
-            self.suspect_children(iface);
-            self.kick.notify_one();
-        }
-        Ok(())
-    }
-
     /// What the programs are loaded with.
     async fn settings(&self, spec: &ParentSpec, xdp: Option<XdpIn>, link: &Link) -> Settings {
         Settings {
@@ -357,61 +307,6 @@ impl State {
         }
     }
 
-    /// True if no offload hides VLAN tags from XDP on this interface.
-    async fn sees_tags(&self, iface: &str, link: &Link) -> bool {
-        if link.kind != LinkKind::Veth {
-            let kept = ethtool::keep_rx_tags(&link.name);
-            if matches!(kept, Ok(Kept::Now)) {
-                if let Err(e) = Pins::new(&self.bpffs, iface).note_kept_rx_tags() {
-                    tracing::warn!(parent = iface, "cannot note that an offload is off: {e}");
-                }
-                tracing::info!(
-                    parent = iface,
-                    "receive VLAN offload is off, so that XDP sees tags; it is on again after parent rm"
-                );
-            }
-            return matches!(kept, Ok(Kept::Now | Kept::Before));
-        }
-        // What a veth receives has the form that its peer sends.
-        let Some(peer) = link.lower else { return false };
-        let keeps = |links: Vec<Link>| {
-            let peer = links.into_iter().find(|other| {
-                other.index == peer
-                    && other.lower == Some(link.index)
-                    && other.kind == LinkKind::Veth
-            });
-            peer.and_then(|peer| ethtool::offloads_tx_tags(&peer.name).ok()).map(|hides| !hides)
-        };
-        let Some(id) = link.lower_netns else {
-            return self.netlink.links().await.ok().and_then(keeps).unwrap_or(false);
-        };
-        for netns in Netns::all().unwrap_or_default() {
-            // The same indexes are in use in other namespaces, too.
-            if !matches!(self.netlink.id_of(&netns).await, Ok(Some(other)) if other == id) {
-                continue;
-            }
-            let Ok(inside) = Netlink::inside(&netns) else { continue };
-            let Ok(links) = inside.links().await else { continue };
-            return netns.inside(|| keeps(links)).ok().flatten().unwrap_or(false);
-        }
-        false
-    }
-}
-
-/// Where XDP has to be attached.
-fn wanted_xdp(mode: XdpMode, link: &Link) -> Option<XdpIn> {
-    // A NIC has a device behind it; what software made has none.
-    let physical =
-        || std::path::Path::new("/sys/class/net").join(&link.name).join("device").exists();
-    match mode {
-        XdpMode::Native => Some(XdpIn::Native),
-        XdpMode::Generic => Some(XdpIn::Generic),
-        XdpMode::Off => None,
-        XdpMode::Auto => (link.kind == LinkKind::Device && physical()).then_some(XdpIn::Native),
-    }
-}
-
-impl State {
     /// One pass of the control loop over a parent.
     pub(crate) async fn reconcile_parent(&mut self, iface: &str) -> Result<()> {
         let links = self.netlink.links().await?;

@@ -123,10 +123,7 @@ pub(crate) struct Found {
 impl Adopted {
     /// Its macvlan mode; that of the kernel's default and of Docker where it cannot be seen.
     pub(crate) fn mode(&self) -> Mode {
-        match self.found.as_ref().map(|found| &found.link.kind) {
-            Some(crate::netlink::LinkKind::Macvlan(Some(mode))) => *mode,
-            _ => Mode::Bridge,
-        }
+        self.found.as_ref().and_then(|found| found.link.kind.mode()).unwrap_or(Mode::Bridge)
     }
 }
 
@@ -153,10 +150,33 @@ pub(crate) struct Parent {
     /// Children that somebody else made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
     /// What is wrong, by what it is about.
-    pub(crate) problems: BTreeMap<&'static str, String>,
+    pub(crate) problems: BTreeMap<Problem, String>,
+}
+
+/// What a problem of a parent is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Problem {
+    /// The interface.
+    Link,
+    /// XDP.
+    Xdp,
+    /// The child with this name.
+    Child(String),
+    /// The last pass of the control loop.
+    Sync,
 }
 
 impl Parent {
+    /// Takes what is known to be wrong with its children.
+    pub(crate) fn take_problems_of_children(&mut self) -> BTreeMap<Problem, String> {
+        let is_child = |problem: &Problem| matches!(problem, Problem::Child(_));
+        let (children, others) = std::mem::take(&mut self.problems)
+            .into_iter()
+            .partition(|(problem, _)| is_child(problem));
+        self.problems = others;
+        children
+    }
+
     pub(crate) fn new(record: Versioned<ParentRecord>) -> Self {
         Self {
             record,

@@ -25,6 +25,16 @@ pub(crate) enum LinkKind {
     Device,
 }
 
+impl LinkKind {
+    /// The mode of a macvlan link.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        match self {
+            Self::Macvlan(mode) => *mode,
+            _ => None,
+        }
+    }
+}
+
 /// An XDP program on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct XdpAttached {
