@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use aya::programs::{
@@ -83,13 +82,6 @@ const CLSACT: (u16, TcHandle) = (0x6d6c, TcHandle::new(0, 1));
 /// A folder in the BPF file system says that the clsact qdisc is ours to remove.
 const CLSACT_MARK: &str = "clsact";
 
-/// The hooks of a parent.
-const HOOKS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
-
-/// How often, and after which pause, to look whether the programs are off.
-const DETACH_TRIES: u32 = 100;
-const DETACH_PAUSE: Duration = Duration::from_millis(10);
-
 fn port_link(port: u16) -> String {
     format!("port_{port}")
 }
@@ -118,7 +110,7 @@ impl Dataplane {
     pub(crate) fn forget_host_end(&mut self, port: u16) -> Result<()> {
         let link = port_link(port);
         self.attached.links.remove(&link);
-        Ok(pins::unpin(&self.pins.link(&link))?)
+        Ok(pins::detach(&self.pins.link(&link))?)
     }
 
     fn attach_one(
@@ -176,7 +168,7 @@ impl Dataplane {
         on_it: &[(u32, XdpIn)],
     ) -> Result<()> {
         let path = self.pins.link(XDP_LINK);
-        let Some(mode) = mode else { return Ok(pins::unpin(&path)?) };
+        let Some(mode) = mode else { return Ok(pins::detach(&path)?) };
         let pinned = PinnedLink::from_pin(&path).ok().map(FdLink::from);
         let ours = pinned.as_ref().and_then(|link| link.info().ok()).map(|info| info.program_id());
         if let Some((foreign, _)) = on_it.iter().find(|(id, _)| Some(*id) != ours) {
@@ -195,7 +187,7 @@ impl Dataplane {
             }
             old => {
                 drop(old);
-                pins::unpin(&path)?;
+                pins::detach(&path)?;
                 let mode = match mode {
                     XdpIn::Native => XdpMode::Driver,
                     XdpIn::Generic => XdpMode::Skb,
@@ -210,37 +202,16 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Takes everything off and removes every pin. Returns when no frame meets the programs any
-    /// more.
-    pub(crate) async fn unload(mut self, ifname: Option<&str>) -> Result<()> {
-        pins::unpin(&self.pins.link(XDP_LINK))?;
+    /// Takes everything off and removes every pin.
+    pub(crate) fn unload(self, ifname: Option<&str>) -> Result<()> {
         if let (Some(ifname), TcKind::Clsact) = (ifname, self.tc) {
-            for hook in HOOKS {
+            for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
                 let link = SchedClassifierLink::attached(ifname, hook, CLSACT.0, CLSACT.1, None)?;
                 // What is not there need not be taken off.
                 let _ = aya::programs::links::Link::detach(link);
             }
         }
-        let ids: Vec<u32> = program::TC
-            .iter()
-            .filter_map(|name| Some(self.tc(name).ok()?.info().ok()?.id()))
-            .collect();
-        self.pins.remove()?;
-        // The kernel takes a program off some time after its link has lost its pin
-        // (`kernel/bpf/syscall.c`, `bpf_link_put`).
-        let there = |ifname| {
-            HOOKS.iter().any(|hook| {
-                SchedClassifier::query_tcx(ifname, *hook)
-                    .is_ok_and(|(_, programs)| programs.iter().any(|p| ids.contains(&p.id())))
-            })
-        };
-        for _ in 0..DETACH_TRIES {
-            if !ifname.is_some_and(there) {
-                break;
-            }
-            tokio::time::sleep(DETACH_PAUSE).await;
-        }
-        Ok(())
+        self.pins.remove()
     }
 
     /// True if the receive VLAN offload of the parent has to be given back.
@@ -279,7 +250,7 @@ pub(super) fn tcx(
             program.take_link(id)?;
             return Ok(());
         }
-        pins::unpin(path)?;
+        pins::detach(path)?;
     }
     let id = program.attach_with_options(ifname, hook, TcAttachOptions::TcxOrder(order))?;
     let link = FdLink::try_from(program.take_link(id)?)?;

@@ -47,7 +47,7 @@ impl Dataplane {
         {
             return Ok(true);
         }
-        pins::unpin(&path)?;
+        pins::detach(&path)?;
         let mut ebpf = self.guards.load(port, last).doing(doing)?;
         let program = ebpf.program_mut(program::GUARD);
         let program = program.ok_or_else(|| Error::failed("the object has no guard"))?;
@@ -61,7 +61,7 @@ impl Dataplane {
 
     /// Removes the guard of a port.
     pub(crate) fn forget_guard(&mut self, port: u16) -> Result<()> {
-        Ok(pins::unpin(&self.pins.link(&link_name(port)))?)
+        Ok(pins::detach(&self.pins.link(&link_name(port)))?)
     }
 }
 

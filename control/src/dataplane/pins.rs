@@ -1,10 +1,16 @@
 //! Where maps, programs and links of a parent are pinned.
 
 use std::{
+    ffi::CString,
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    },
     path::{Path, PathBuf},
 };
+
+use nix::libc;
 
 use dataplane_common::abi;
 
@@ -85,6 +91,10 @@ impl Pins {
 
     /// Removes everything: links go first, so that no program runs on maps that are gone.
     pub(crate) fn remove(&self) -> Result<()> {
+        for link in fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten() {
+            let path = link.path();
+            detach(&path).doing(|| format!("cannot detach the link {}", path.display()))?;
+        }
         for dir in [self.dir.join("links"), self.dir.join("programs"), self.dir.clone()] {
             let removed = remove_dir(&dir);
             removed.doing(|| format!("cannot remove the pins in {}", dir.display()))?;
@@ -117,4 +127,37 @@ pub(crate) fn unpin(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Commands of bpf(2) (`include/uapi/linux/bpf.h`) that aya does not have.
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// Detaches a pinned link and removes its pin; one that is not there is detached.
+///
+/// Without its pin alone a link is detached some time later (`kernel/bpf/syscall.c`,
+/// `bpf_link_put`), and until then nothing else can take its place.
+pub(crate) fn detach(path: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let get = ObjGet { pathname: name.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: `get` is what the command reads, and `name` outlives it.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of_val(&get)) };
+    let Ok(fd) = RawFd::try_from(fd) else { return unpin(path) };
+    if fd < 0 {
+        return unpin(path);
+    }
+    // SAFETY: the kernel has just given out this descriptor, so nothing else owns it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let raw = link.as_raw_fd();
+    // SAFETY: the command reads the descriptor. A link whose interface is gone is detached
+    // already, which is the only way for this to fail.
+    unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const raw, size_of_val(&raw)) };
+    unpin(path)
 }

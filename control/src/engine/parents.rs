@@ -170,7 +170,7 @@ impl State {
                 if let (true, Some(link)) = (plane.kept_rx_tags(), &link) {
                     ethtool::offload_rx_tags(&link.name)?;
                 }
-                plane.unload(link.as_ref().map(|link| link.name.as_str())).await?;
+                plane.unload(link.as_ref().map(|link| link.name.as_str()))?;
                 if let (true, Some(link)) = (made_clsact, &link) {
                     self.netlink.delete_clsact(link.index).await?;
                 }
