@@ -1,5 +1,7 @@
 //! An skb, as the TC programs see it: reading its head, changing its tag, sending it somewhere.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{
@@ -83,13 +85,14 @@ impl Skb {
     /// The head of the frame from its MAC header on, wherever its data begins.
     #[inline(always)]
     fn load_head(self) -> Option<Head> {
-        let mut head = [0; HEAD_LEN];
+        let mut head = MaybeUninit::<Head>::uninit();
         let to = head.as_mut_ptr().cast();
         let len = HEAD_LEN as u32;
         // SAFETY: helper on the program's context; `head` holds as many bytes.
         let read =
             unsafe { bpf_skb_load_bytes_relative(self.0.cast(), 0, to, len, BPF_HDR_START_MAC) };
-        if read == 0 { Some(head) } else { None }
+        // SAFETY: the helper has written all of it.
+        if read == 0 { Some(unsafe { head.assume_init() }) } else { None }
     }
 
     /// True if the frame's data begins behind its MAC header. Linux 6.18 does that after generic
@@ -97,11 +100,20 @@ impl Skb {
     /// which is how far the TC hook moves back (`net/core/dev.c`, `sch_handle_ingress`).
     #[inline(always)]
     pub(crate) fn is_misplaced(self) -> bool {
-        let mut begin = [0; HEAD_LEN];
+        let mut begin = MaybeUninit::<Head>::uninit();
         let to = begin.as_mut_ptr().cast();
         // SAFETY: helper on the program's context; `begin` holds as many bytes.
         let read = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to, HEAD_LEN as u32) };
-        read != 0 || self.load_head().is_some_and(|head| head != begin)
+        if read != 0 {
+            return true;
+        }
+        // SAFETY: the helper has written all of it.
+        let begin = unsafe { begin.assume_init() };
+        // Byte by byte: a comparison of arrays calls `memcmp`, a function with pointers, which
+        // kernels before 6.8 do not accept from libbpf.
+        let differs =
+            |head: Head| head.iter().zip(&begin).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
+        self.load_head().is_some_and(differs)
     }
 
     /// The frame of a misplaced skb, as the decision sees it.

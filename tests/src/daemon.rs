@@ -304,10 +304,17 @@ pub fn binary() -> PathBuf {
     )
 }
 
-/// The eBPF objects that the program under test carries: that of a parent, and the guard's.
+/// The eBPF objects that the program under test carries: that of a parent, and the guard's. They
+/// are in the folder `MACLANE_OBJECTS`, else where cargo has built the program.
 #[track_caller]
 #[must_use]
 pub fn objects() -> (PathBuf, PathBuf) {
+    let dir = env::var_os("MACLANE_OBJECTS").map_or_else(built_objects, PathBuf::from);
+    (dir.join("dataplane"), dir.join("guard"))
+}
+
+#[track_caller]
+fn built_objects() -> PathBuf {
     let build = binary().parent().expect("the program is in a folder").join("build");
     let newest = fs::read_dir(&build)
         .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
@@ -319,5 +326,5 @@ pub fn objects() -> (PathBuf, PathBuf) {
         .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
         .max();
     let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));
-    (dir.join("dataplane"), dir.join("guard"))
+    dir
 }

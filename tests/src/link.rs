@@ -42,10 +42,12 @@ impl Netns {
     /// it up: somebody else's child, of which maclane has not been told.
     #[track_caller]
     pub fn macvlan(&self, parent: &str, mode: &str, child: &Self, ifname: &str) -> Mac {
-        let netns = child.name();
+        // Before Linux 6.15 a name is refused if it is taken here.
+        let (netns, temporary) = (child.name(), format!("m{ifname}"));
         self.ip(&format!(
-            "link add link {parent} name {ifname} netns {netns} type macvlan mode {mode}"
+            "link add link {parent} name {temporary} netns {netns} type macvlan mode {mode}"
         ));
+        child.rename(&temporary, ifname);
         child.up(ifname);
         child.mac(ifname)
     }

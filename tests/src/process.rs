@@ -1,7 +1,7 @@
 //! Other programs: run to their end, or kept running behind a guard.
 
 use std::{
-    io,
+    fs, io,
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Output},
     sync::atomic::{AtomicBool, Ordering},
@@ -82,6 +82,17 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("process ids are positive i32");
         signal::kill(Pid::from_raw(id), signal).expect("the process is our child");
+    }
+
+    /// Whether it has a handler for a signal by now.
+    #[must_use]
+    pub fn catches(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let caught = status.ok().and_then(|status| {
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        });
+        caught.is_some_and(|mask| mask & 1 << (signal as u32 - 1) != 0)
     }
 
     /// How it ended, if it has.

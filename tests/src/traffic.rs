@@ -5,12 +5,13 @@ use std::{
     io::{Read as _, Seek as _},
     net::IpAddr,
     process::Stdio,
+    thread,
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 
-use crate::{netns::Netns, process::Process};
+use crate::{eventually, netns::Netns, process::Process};
 
 /// What `ping` saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,14 @@ pub fn assert_does_not_reach(ns: &Netns, to: impl Into<IpAddr>) {
 pub struct Ping {
     process: Process,
     log: File,
+    interval: Duration,
 }
+
+/// How long a ping goes on after it was asked to stop.
+const TAIL: Duration = Duration::from_millis(200);
+
+/// How long an answer may be on its way.
+const LATE: Duration = Duration::from_millis(50);
 
 impl Ping {
     /// Starts to send one request each `interval`; while none is answered, one each 10 ms at
@@ -77,20 +85,26 @@ impl Ping {
     #[track_caller]
     #[must_use]
     pub fn start(ns: &Netns, to: impl Into<IpAddr>, interval: Duration) -> Self {
-        let interval = interval.as_secs_f64().to_string();
+        let seconds = interval.as_secs_f64().to_string();
         let mut command = ns.command("ping");
-        command.args(["-n", "-i", &interval, &to.into().to_string()]);
+        command.args(["-n", "-i", &seconds, &to.into().to_string()]);
         // A file instead of a pipe: nobody reads while ping runs.
         let log = tempfile::tempfile().expect("a temporary file can be made");
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(Stdio::null());
-        Self { process: Process::start(&mut command), log }
+        let process = Process::start(&mut command);
+        // Before that, SIGINT would end it without a summary.
+        eventually("ping waits for SIGINT", Duration::from_secs(10), || {
+            process.catches(Signal::SIGINT)
+        });
+        Self { process, log, interval }
     }
 
-    /// Stops, and says what was seen. A last request whose answer was still on its way is not
-    /// counted.
+    /// Goes on for [`TAIL`], stops, and says what was seen. Requests of the last [`LATE`] whose
+    /// answers were still on their way are not counted.
     #[track_caller]
     #[must_use]
     pub fn stop(mut self) -> PingResult {
+        thread::sleep(TAIL);
         self.process.signal(Signal::SIGINT);
         let ended = self.process.wait(Duration::from_secs(5));
         assert!(ended.is_some(), "ping does not end after SIGINT");
@@ -100,8 +114,10 @@ impl Ping {
         let mut result = parse(&text).unwrap_or_else(|| panic!("ping has not finished: {text}"));
         let last_answered = text.lines().rev().find_map(|line| number_after(line, "icmp_seq="));
         // ping counts from 1 and wraps at 16 bits.
-        if result.lost() > 0 && last_answered == Some((result.sent - 1) & 0xffff) {
-            result.sent -= 1;
+        let waiting = last_answered.map(|last| result.sent.wrapping_sub(last) & 0xffff);
+        let late = LATE.as_micros() / self.interval.as_micros();
+        if let Some(waiting) = waiting.filter(|n| *n <= result.lost() && u128::from(*n) <= late) {
+            result.sent -= waiting;
         }
         result
     }

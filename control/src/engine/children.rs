@@ -16,8 +16,8 @@ use crate::{
     store::{self, Store, Versioned},
 };
 
-/// The name of a veth child's host end.
-pub(crate) fn host_end_name(child: &str) -> String {
+/// The name of a veth child's host end, and the one with which a macvlan child begins.
+pub(crate) fn own_name(child: &str) -> String {
     // FNV-1a over a name that does not fit.
     let hash = || {
         child
@@ -37,6 +37,10 @@ fn random_mac() -> Result<Mac> {
     let mut mac = [2, 0, 0, 0, 0, 0];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut mac[1..])?;
     Ok(Mac(mac))
+}
+
+fn name_is_taken(ifname: &str) -> String {
+    format!("an interface called {ifname} is there; pick another --ifname")
 }
 
 impl State {
@@ -112,6 +116,7 @@ impl State {
         let inside = Netlink::inside(netns)?;
         let live = self.observe(&record, &network, netns, &inside).await?;
         let live = live.ok_or_else(|| Error::failed("its link was there and is gone again"))?;
+        let live = self.give_name(&record, &inside, live).await?;
         let live = self.attach_child(&record, &network, netns, live).await?;
         let ifindex = live.ifindex;
         let (host_end, mac) = (live.host_end, live.mac);
@@ -159,23 +164,26 @@ impl State {
     ) -> Result<()> {
         let parent = self.parent(&network.parent)?.link.as_ref();
         let parent = parent.ok_or_else(|| Error::failed("its parent is not there"))?;
-        let ifname = &record.spec.ifname;
-        let new = NewLink { name: ifname, netns, mac: record.mac, mtu: network.mtu.or(parent.mtu) };
+        let (own_name, ifname) = (own_name(&record.spec.name), &record.spec.ifname);
+        let new = |name| NewLink { name, netns, mac: record.mac, mtu: network.mtu.or(parent.mtu) };
+        // Before Linux 6.15 a name is also refused if it is taken here, where the request is made
+        // (`net/core/rtnetlink.c`, `__rtnl_newlink`), so a macvlan link gets its own one later.
         let made = match self.mode_in_force(network) {
-            Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new).await,
-            None => self.netlink.add_veth(&host_end_name(&record.spec.name), &new).await,
+            Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new(&own_name)).await,
+            None => self.netlink.add_veth(&own_name, &new(ifname)).await,
         };
         if made.is_ok() && network.kind == Kind::Veth {
             // The host speaks to the child through the dataplane only, not through this end.
-            let name = host_end_name(&record.spec.name);
-            let ipv6 = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+            let ipv6 = format!("/proc/sys/net/ipv6/conf/{own_name}/disable_ipv6");
             if let Err(e) = std::fs::write(ipv6, "1") {
-                tracing::debug!(child = record.spec.name, "no IPv6 to switch off on {name}: {e}");
+                tracing::debug!(
+                    child = record.spec.name,
+                    "no IPv6 to switch off on {own_name}: {e}"
+                );
             }
         }
-        let taken = format!("an interface called {ifname} is there; pick another --ifname");
         made.map_err(|e| {
-            e.way_out(Errno::EEXIST, &taken)
+            e.way_out(Errno::EEXIST, &name_is_taken(ifname))
                 .way_out(
                     Errno::EINVAL,
                     "a passthru child needs the parent for itself: remove the other macvlan links, or the passthru one, first",
@@ -186,6 +194,25 @@ impl State {
                 )
         })
         .doing(|| format!("cannot make {ifname} in {} on {}", netns.path().display(), network.parent))
+    }
+
+    /// Gives a macvlan link that [`Self::make_link`] has made the name that was asked for.
+    pub(crate) async fn give_name(
+        &self,
+        record: &ChildRecord,
+        inside: &Netlink,
+        live: Live,
+    ) -> Result<Live> {
+        let ifname = &record.spec.ifname;
+        if live.host_end != 0 || live.ifname != own_name(&record.spec.name) {
+            return Ok(live);
+        }
+        inside
+            .rename(live.ifindex, ifname)
+            .await
+            .map_err(|e| e.way_out(Errno::EEXIST, &name_is_taken(ifname)))
+            .doing(|| format!("cannot make {ifname} in {}", record.netns.display()))?;
+        Ok(Live { ifname: ifname.clone(), ..live })
     }
 
     /// Attaches the programs of a child, and lets its frames in.
@@ -205,7 +232,7 @@ impl State {
                 live.guarded = plane.attach_guard(record.port, netns, &live.ifname, true)?;
             }
             Kind::Veth => {
-                let host_end = host_end_name(&record.spec.name);
+                let host_end = own_name(&record.spec.name);
                 plane.attach_host_end(record.port, &host_end, live.host_end)?;
                 own.filter_add(link.index, live.mac)
                     .await
@@ -237,7 +264,7 @@ impl State {
         }
         // What is left of a veth whose other end could not be reached.
         if self.kind_of(&record) == Kind::Veth
-            && let Some(link) = self.netlink.link(&host_end_name(name)).await?
+            && let Some(link) = self.netlink.link(&own_name(name)).await?
             && link.kind == LinkKind::Veth
         {
             self.netlink.delete(link.index).await.doing(doing)?;

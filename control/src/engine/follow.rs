@@ -2,7 +2,7 @@
 
 use super::{
     adopt::find_links,
-    children::{alias, host_end_name},
+    children::{alias, own_name},
     state::{ChildRecord, Live, Problem, State},
 };
 use crate::{
@@ -25,7 +25,7 @@ impl State {
         let elsewhere = netns.id() != self.own_netns;
         let host_end = match network.kind {
             Kind::Macvlan => None,
-            Kind::Veth => match self.netlink.link(&host_end_name(&record.spec.name)).await? {
+            Kind::Veth => match self.netlink.link(&own_name(&record.spec.name)).await? {
                 Some(link) => Some(link),
                 None => return Ok(None),
             },
@@ -192,7 +192,7 @@ impl State {
             }
             return Ok(());
         }
-        let mut live = live;
+        let mut live = self.give_name(&record, &inside, live).await?;
         self.follow_mac(name, &record, &network, &mut live).await?;
         let live = self.attach_child(&record, &network, &netns, live).await?;
         if let Some(child) = self.children.get_mut(name) {
@@ -207,7 +207,7 @@ impl State {
         let name = &record.spec.name;
         let moved = match (network.kind, record.mac) {
             (Kind::Veth, _) => {
-                let host_end = self.netlink.link(&host_end_name(name)).await?;
+                let host_end = self.netlink.link(&own_name(name)).await?;
                 host_end.is_some_and(|link| link.kind == LinkKind::Veth)
             }
             (Kind::Macvlan, Some(mac)) => {

@@ -202,6 +202,12 @@ impl Netlink {
             .await?)
     }
 
+    /// Gives a link another name; it has to be down on kernels before 6.3.
+    pub(crate) async fn rename(&self, ifindex: u32, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).name(name.to_owned()).build();
+        Ok(self.handle.link().set(message).execute().await?)
+    }
+
     /// Brings a link up and gives it an alias.
     pub(crate) async fn set_up(&self, ifindex: u32, alias: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).alias(alias).up().build();
