@@ -25,7 +25,8 @@ pub const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 pub type Head = [u8; HEAD_LEN];
 
 /// A frame's VLAN tag: none, one customer tag with its tag control information (PCP, DEI, VLAN
-/// ID), or stacked tags (two, or a service tag), of which only the host may make sense.
+/// ID), or stacked tags, of which only the host may make sense: two, a service tag, or one with
+/// the VLAN ID 4095, which no frame may have (IEEE 802.1Q-2018, table 9-2).
 ///
 /// One word, all of it always set: the verifier does not accept the gaps of an enum with data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,13 @@ impl Tag {
         Self(Self::ONE | tci as u32)
     }
 
-    /// Two tags, or a service tag, with the outer tag control information.
+    /// One customer tag as a frame has it.
+    #[inline(always)]
+    const fn read(tci: u16) -> Self {
+        if tci & VID_MASK == VID_MASK { Self::stacked(tci) } else { Self::one(tci) }
+    }
+
+    /// Stacked tags, with the outer tag control information.
     #[must_use]
     #[inline(always)]
     pub const fn stacked(tci: u16) -> Self {
@@ -152,14 +159,14 @@ impl Frame {
         let inner = u16::from_be_bytes([i0, i1]);
         let tag = if offloaded.present {
             if offloaded.proto == ETH_P_8021Q && !is_tag(outer) {
-                Tag::one(offloaded.tci)
+                Tag::read(offloaded.tci)
             } else {
                 Tag::stacked(offloaded.tci)
             }
         } else if !is_tag(outer) {
             Tag::NONE
         } else if outer == ETH_P_8021Q && !is_tag(inner) {
-            Tag::one(tci)
+            Tag::read(tci)
         } else {
             Tag::stacked(tci)
         };
@@ -198,6 +205,8 @@ mod tests {
             ("one of each", [0x81, 0, 0, 10, 8, 0], meta(ETH_P_8021Q, 20), Tag::stacked(20)),
             ("service tag", [0x88, 0xa8, 0, 10, 8, 0], bytes, Tag::stacked(10)),
             ("offloaded service tag", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021AD, 7), Tag::stacked(7)),
+            ("the reserved ID", [0x81, 0, 0x2f, 0xff, 8, 0], bytes, Tag::stacked(0x2fff)),
+            ("offloaded", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021Q, 0xfff), Tag::stacked(0xfff)),
         ];
         for (name, tail, offloaded, want) in cases {
             let mut head = [0xff; HEAD_LEN];

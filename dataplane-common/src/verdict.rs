@@ -156,7 +156,7 @@ drop_reasons! {
     SourceIsOurs = 2, "source_is_ours";
     /// From the wire to everybody in a VLAN that has no member here.
     NoMember = 3, "no_member";
-    /// Two tags or a service tag, from or to a child.
+    /// Two tags, a service tag or the reserved VLAN ID 4095, from or to a child.
     Stacked = 4, "stacked_tags";
     /// From a child with a source MAC that is not its own.
     SourceMac = 5, "source_mac";

@@ -1,8 +1,5 @@
-//! The decision, case by case: the rules of the design as tables.
-//!
-//! A case says what a port sends on a topology (drawn in [`common`]), and the verdict.
+//! The decision, case by case: the rules of the design as the tables of `fixtures`.
 
-mod common;
 #[path = "decide/copies.rs"]
 mod copies;
 #[path = "decide/cost.rs"]
@@ -16,73 +13,18 @@ mod unicast;
 
 use std::collections::HashSet;
 
-use common::{Probe, tables};
-use dataplane_common::{
-    DropReason, Frame, Tables, Verdict,
-    abi::Kind,
-    decide,
-    frame::Tag,
-    ingress_port,
-    topology::Topology,
-    verdict::{Delivery, Flood, IngressCopy},
+use dataplane_common::{DropReason, Frame, Tables, Verdict, decide, ingress_port};
+use fixtures::{
+    Table, WIRE, bytes,
+    lan::{Probe, tables},
 };
 
-const WIRE: u16 = dataplane_common::abi::PORT_WIRE;
-const THE_HOST: u16 = dataplane_common::abi::PORT_HOST;
-
-const fn macvlan(port: u16, tag: Tag) -> Verdict {
-    Verdict::Deliver(Delivery { port, kind: Kind::Macvlan, tag })
-}
-
-const fn veth(port: u16, tag: Tag) -> Verdict {
-    Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag })
-}
-
-const fn host(tag: Tag) -> Verdict {
-    Verdict::Deliver(Delivery { port: THE_HOST, kind: Kind::Host, tag })
-}
-
-const fn wire(tag: Tag) -> Verdict {
-    Verdict::Deliver(Delivery { port: WIRE, kind: Kind::Wire, tag })
-}
-
-/// A flood of an untagged frame, in a VLAN with a group of its own, to the members and the wire.
-const fn flood(from: u16, vlan: u16, slots: u16) -> Flood {
-    Flood {
-        from,
-        from_flags: 0,
-        tag: Tag::NONE,
-        vlan,
-        group: vlan,
-        slots,
-        veth_only: false,
-        ingress: IngressCopy::None,
-        wire: true,
-    }
-}
-
-/// What it is about, the frame, the port that sends it, and the verdict.
-type Case = (&'static str, Frame, u16, Verdict);
-
-/// Cases on one topology.
-struct Table {
-    topology: Topology,
-    /// The parent has `--unknown drop`.
-    strict: bool,
-    cases: Vec<Case>,
-}
-
-impl Table {
-    fn new(topology: Topology, cases: Vec<Case>) -> Self {
-        Self { topology, strict: false, cases }
-    }
-
-    fn check(&self) {
-        let tables = Probe::new(tables(&self.topology), self.strict);
-        for (name, frame, from, want) in &self.cases {
-            let got = verdict(frame, *from, &tables);
-            assert_eq!(got, *want, "{name}: {frame:02x?} from port {from}");
-        }
+/// Decides every case of a table.
+fn check(table: &Table) {
+    let tables = Probe::new(tables(&table.topology), table.strict);
+    for (name, frame, from, want) in &table.cases {
+        let got = verdict(frame, *from, &tables);
+        assert_eq!(got, *want, "{name}: {frame:02x?} from port {from}");
     }
 }
 
@@ -97,20 +39,15 @@ fn verdict(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     }
 }
 
-/// Every table of this file's modules.
-fn all_tables() -> Vec<Table> {
-    let mut all = unicast::all();
-    all.extend(floods::all());
-    all
-}
-
 #[test]
 fn each_reason_to_drop_a_frame_has_a_case() {
-    let verdicts = all_tables().into_iter().flat_map(|table| table.cases).map(|case| case.3);
+    let verdicts = fixtures::all().into_iter().flat_map(|table| table.cases).map(|case| case.3);
     let mut seen: HashSet<DropReason> = verdicts.filter_map(reason).collect();
-    seen.extend(identity::cases().into_iter().filter_map(|case| case.want.err()));
-    seen.extend(identity::arrivals().into_iter().filter_map(|case| case.want.err()));
-    seen.extend(identity::runts().into_iter().filter_map(|(_, _, verdict)| reason(verdict)));
+    seen.extend(fixtures::identity::cases().into_iter().filter_map(|case| case.want.err()));
+    seen.extend(fixtures::identity::arrivals().into_iter().filter_map(|case| case.want.err()));
+    seen.extend(
+        fixtures::identity::runts().into_iter().filter_map(|(_, _, verdict)| reason(verdict)),
+    );
     // Only the kernel side can be refused something.
     seen.insert(DropReason::Refused);
     let missing: Vec<_> = DropReason::ALL.iter().filter(|r| !seen.contains(r)).collect();
@@ -121,5 +58,17 @@ fn reason(verdict: Verdict) -> Option<DropReason> {
     match verdict {
         Verdict::Drop(reason) => Some(reason),
         Verdict::Pass | Verdict::Deliver(_) | Verdict::Flood(_) => None,
+    }
+}
+
+#[test]
+fn the_head_of_a_frame_is_all_that_counts() {
+    let tables = Probe::new(tables(&bytes::topology()), false);
+    for bytes::Case { name, bytes, from, want } in bytes::all() {
+        let got = match bytes::read(&bytes) {
+            Some(frame) => verdict(&frame, from, &tables),
+            None => dataplane_common::decide::runt(from),
+        };
+        assert_eq!(got, want, "{name}: {} bytes from port {from}", bytes.len());
     }
 }

@@ -1,13 +1,7 @@
 //! The tables that a topology makes.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{
-    HOST, HOST_10, VRRP, adopted, child, guarded, lan, mac, macvlan, passthru, private, tables,
-    topology, trunk, untagged, veth, veths, virtual_router,
-};
 use dataplane_common::{
     abi::{
         FdbKey, GroupKey, Kind, PORT_HOST, PORT_WIRE, PortRef, Tables, VLAN_ANY, bucket, port_flag,
@@ -15,6 +9,10 @@ use dataplane_common::{
     },
     frame::Mac,
     topology::{Membership, TableSet, Topology},
+};
+use fixtures::lan::{
+    HOST, HOST_10, VRRP, adopted, child, guarded, lan, mac, macvlan, passthru, private, tables,
+    topology, trunk, untagged, veth, veths, virtual_router,
 };
 
 /// The topologies of the cases.

@@ -309,13 +309,16 @@ pub fn binary() -> PathBuf {
 #[track_caller]
 #[must_use]
 pub fn objects() -> (PathBuf, PathBuf) {
-    let dir = env::var_os("MACLANE_OBJECTS").map_or_else(built_objects, PathBuf::from);
+    let built = || built_objects(&binary());
+    let dir = env::var_os("MACLANE_OBJECTS").map_or_else(built, PathBuf::from);
     (dir.join("dataplane"), dir.join("guard"))
 }
 
+/// The folder of the eBPF objects that cargo has built for a program.
 #[track_caller]
-fn built_objects() -> PathBuf {
-    let build = binary().parent().expect("the program is in a folder").join("build");
+#[must_use]
+pub fn built_objects(program: &Path) -> PathBuf {
+    let build = program.parent().expect("the program is in a folder").join("build");
     let newest = fs::read_dir(&build)
         .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
         .flatten()

@@ -2,6 +2,8 @@
 
 use nix::sys::utsname::uname;
 
+use crate::netns::Netns;
+
 /// Its release, such as `6.1.0-28-cloud-amd64`.
 #[must_use]
 pub fn release() -> String {
@@ -21,4 +23,21 @@ pub fn version() -> (u32, u32) {
 #[must_use]
 pub fn has_tcx() -> bool {
     version() >= (6, 6)
+}
+
+/// Whether the running kernel lacks a kind of link, by `ip link`'s names; then it says so, and the
+/// test has nothing to try.
+#[must_use]
+pub fn lacks(kind: &str) -> bool {
+    let ns = Netns::without_ipv6();
+    ns.ip("link add v0 type veth peer name v1");
+    let below = if kind == "vlan" { "link v0" } else { "" };
+    let more = if kind == "vlan" { "id 5" } else { "" };
+    let line = format!("ip link add {below} name probe type {kind} {more}");
+    let words: Vec<_> = line.split_whitespace().collect();
+    let lacks = !ns.exec(&words).status.success();
+    if lacks {
+        eprintln!("skipped: Linux {} has no links of type {kind}", release());
+    }
+    lacks
 }

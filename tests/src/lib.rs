@@ -26,7 +26,10 @@ pub mod topology;
 pub mod traffic;
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -37,9 +40,21 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A time that is long enough on this machine: a slow one, such as an emulated one, says in
+/// `MACLANE_PATIENCE` how many times longer things take there.
+#[must_use]
+pub fn patience(time: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        let set = std::env::var("MACLANE_PATIENCE").ok();
+        set.map_or(1, |factor| factor.parse().expect("MACLANE_PATIENCE is a number"))
+    });
+    time * *FACTOR
+}
+
 /// Waits until a condition holds, and panics with its description if it does not in time.
 #[track_caller]
 pub fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let timeout = patience(timeout);
     let deadline = Instant::now() + timeout;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {timeout:?}: {what}");

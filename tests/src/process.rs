@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::patience;
+
 static SHIELDED: AtomicBool = AtomicBool::new(false);
 
 /// From now on, programs are started in process groups of their own: Ctrl-C on the terminal
@@ -104,7 +106,7 @@ impl Process {
     /// Waits for its end; `None` if it did not come in time.
     #[track_caller]
     pub fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patience(timeout);
         loop {
             match self.ended() {
                 None if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),

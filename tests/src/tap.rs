@@ -13,7 +13,7 @@ use nix::{
 };
 use std::os::fd::AsFd as _;
 
-use crate::{frames::Frame, netns::Netns};
+use crate::{frames::Frame, netns::Netns, patience};
 
 /// An `AF_PACKET` socket, bound to one interface. It keeps every frame that the interface
 /// receives from the moment at which it is opened; frames that are sent there it does not hear.
@@ -52,7 +52,7 @@ impl Tap {
     #[track_caller]
     #[must_use]
     pub fn heard(&self, token: &str, time: Duration) -> Vec<u32> {
-        let deadline = Instant::now() + time;
+        let deadline = Instant::now() + patience(time);
         let frames = std::iter::from_fn(|| self.next_on(deadline));
         frames.filter(|(_, frame)| frame.carries(token)).map(|(ifindex, _)| ifindex).collect()
     }
@@ -108,14 +108,14 @@ impl Tap {
     #[track_caller]
     #[must_use]
     pub fn collect(&self, time: Duration) -> Vec<Frame> {
-        let deadline = Instant::now() + time;
+        let deadline = Instant::now() + patience(time);
         std::iter::from_fn(|| self.next(deadline)).collect()
     }
 
     /// The first frame that is wanted, if it comes in time. Others are thrown away.
     #[track_caller]
     pub fn find(&self, time: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
-        let deadline = Instant::now() + time;
+        let deadline = Instant::now() + patience(time);
         std::iter::from_fn(|| self.next(deadline)).find(wanted)
     }
 

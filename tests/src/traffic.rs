@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{eventually, netns::Netns, process::Process};
+use crate::{eventually, netns::Netns, patience, process::Process};
 
 /// What `ping` saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,9 @@ impl PingResult {
 #[must_use]
 pub fn ping(ns: &Netns, to: impl Into<IpAddr>, count: u32, interval: Duration) -> PingResult {
     let (to, interval) = (to.into().to_string(), interval.as_secs_f64().to_string());
+    let wait = patience(Duration::from_secs(1)).as_secs().to_string();
     let output =
-        ns.exec(&["ping", "-n", "-W", "1", "-i", &interval, "-c", &count.to_string(), &to]);
+        ns.exec(&["ping", "-n", "-W", &wait, "-i", &interval, "-c", &count.to_string(), &to]);
     parse(&String::from_utf8_lossy(&output.stdout))
         .unwrap_or_else(|| panic!("ping {to}: {}", String::from_utf8_lossy(&output.stderr)))
 }
@@ -85,6 +86,7 @@ impl Ping {
     #[track_caller]
     #[must_use]
     pub fn start(ns: &Netns, to: impl Into<IpAddr>, interval: Duration) -> Self {
+        let interval = patience(interval);
         let seconds = interval.as_secs_f64().to_string();
         let mut command = ns.command("ping");
         command.args(["-n", "-i", &seconds, &to.into().to_string()]);
@@ -115,7 +117,7 @@ impl Ping {
         let last_answered = text.lines().rev().find_map(|line| number_after(line, "icmp_seq="));
         // ping counts from 1 and wraps at 16 bits.
         let waiting = last_answered.map(|last| result.sent.wrapping_sub(last) & 0xffff);
-        let late = LATE.as_micros() / self.interval.as_micros();
+        let late = patience(LATE).as_micros() / self.interval.as_micros();
         if let Some(waiting) = waiting.filter(|n| *n <= result.lost() && u128::from(*n) <= late) {
             result.sent -= waiting;
         }

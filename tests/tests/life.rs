@@ -9,6 +9,7 @@ use tests::{
     eventually, kernel,
     mac::Mac,
     netns::Netns,
+    patience,
     tap::Tap,
     tcp::Stream,
     topology::{Lan, Options, PARENT},
@@ -126,7 +127,7 @@ fn killed_under_load_it_loses_no_frame_and_finds_everything_as_it_was() {
     for stream in streams {
         let result = stream.stop();
         assert!(result.error.is_none() && result.bytes > 0, "{result:?}");
-        assert!(result.longest_stall < Duration::from_millis(200), "{result:?}");
+        assert!(result.longest_stall < patience(Duration::from_millis(200)), "{result:?}");
     }
     assert_eq!(site.children(), before);
     assert!(site.rx_of("m") > rx, "counters go on");

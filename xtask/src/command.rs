@@ -1,6 +1,12 @@
 //! Commands of other programs: found, shown and run.
 
-use std::{env, ffi::OsStr, os::unix::fs::MetadataExt as _, path::PathBuf, process::Command};
+use std::{
+    env,
+    ffi::OsStr,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,6 +17,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     ensure!(status.success(), "`{line}` ended with {status}; see its output above");
     Ok(())
+}
+
+/// Runs a command to its end and returns its stdout; fails if it does.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = line(command);
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start `{line}`"))?;
+    let status = output.status;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(status.success(), "`{line}` ended with {status}: {}", errors.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The program of that name in `PATH` or where administrators' programs are.

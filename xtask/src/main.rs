@@ -5,6 +5,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::{
@@ -32,6 +33,9 @@ enum Task {
     Build,
     /// Set up, build, then run every test (as root)
     Test {
+        /// Only on this kernel: `running`, or Debian's `6.1` or `6.12` in a virtual machine
+        #[arg(long = "kernel", value_name = "KERNEL")]
+        kernels: Vec<vm::Kernel>,
         /// Arguments of the test programs, such as a filter
         #[arg(last = true)]
         arguments: Vec<OsString>,
@@ -66,7 +70,10 @@ fn perform(task: Task) -> Result<ExitCode> {
             let binary = workspace::build()?;
             eprintln!("built {}", binary.display());
         }
-        Task::Test { arguments } => test::run(&arguments)?,
+        Task::Test { kernels, arguments } if kernels.is_empty() => {
+            test::run(&vm::Kernel::ALL, &arguments)?;
+        }
+        Task::Test { kernels, arguments } => test::run(&kernels, &arguments)?,
         Task::Lint => lint::run()?,
         Task::Run { arguments } if arguments.is_empty() => return run::proof(),
         Task::Run { arguments } => {

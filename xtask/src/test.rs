@@ -1,35 +1,89 @@
-//! `cargo xtask test`: the unit and property tests, then the laboratory.
+//! `cargo xtask test`: the unit and property tests, then the laboratory, on one kernel after the
+//! other.
 
-use std::{ffi::OsString, thread};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
-use crate::{command, workspace};
+use crate::{
+    command,
+    vm::{self, Kernel},
+    workspace,
+};
 
-/// Runs every test. `arguments` go to each test program.
-pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+/// What the integration tests are made of.
+pub(crate) struct Programs {
+    /// The product.
+    pub(crate) maclane: PathBuf,
+    /// The folder of the eBPF objects in it.
+    pub(crate) objects: PathBuf,
+    /// The test programs, by name.
+    pub(crate) tests: BTreeMap<String, PathBuf>,
+}
+
+/// Runs every test on each of the kernels. `arguments` go to each test program.
+pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
     ensure!(
         command::is_root(),
         "cannot run the integration tests: they make network namespaces and load eBPF programs, \
          which needs root; run `sudo -E cargo xtask test`, or `cargo test` for the tests that \
          need no rights"
     );
-    let binary = workspace::build()?;
+    let maclane = workspace::build()?;
+    // Most of a laboratory test is waiting for packets, so two on each CPU do not disturb
+    // each other.
+    let threads = thread::available_parallelism().map_or(2, |cpus| cpus.get() * 2);
 
+    let mut programs = None;
+    for kernel in kernels {
+        match *kernel {
+            Kernel::Running => here(&maclane, threads, arguments)?,
+            Kernel::Debian(major, minor) => {
+                let programs = match &mut programs {
+                    Some(programs) => programs,
+                    none => none.insert(build(&maclane)?),
+                };
+                vm::run((major, minor), programs, threads, arguments)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every test, on the running kernel.
+fn here(maclane: &Path, threads: usize, arguments: &[OsString]) -> Result<()> {
     command::run(
         workspace::cargo("test")
             .args(["--locked", "--workspace", "--exclude", "tests", "--"])
             .args(arguments),
     )?;
-
-    // Most of a laboratory test is waiting for packets, so two on each CPU do not disturb
-    // each other.
-    let threads = thread::available_parallelism().map_or(2, |cpus| cpus.get() * 2);
     command::run(
         workspace::cargo("test")
-            .env("MACLANE_BIN", binary)
+            .env("MACLANE_BIN", maclane)
             .args(["--locked", "--package", "tests", "--tests", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),
     )
+}
+
+/// Builds the integration tests, and says where they are.
+fn build(maclane: &Path) -> Result<Programs> {
+    let mut cargo = workspace::cargo("test");
+    cargo.args(["--locked", "--package", "tests", "--tests", "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let messages = command::output(&mut cargo)?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tests = messages.filter_map(|message| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, message["executable"].as_str()?.into()))
+    });
+    let objects = tests::daemon::built_objects(maclane);
+    Ok(Programs { maclane: maclane.to_owned(), objects, tests: tests.collect() })
 }

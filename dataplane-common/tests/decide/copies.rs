@@ -8,10 +8,9 @@ use dataplane_common::{
     verdict::{Copy, Delivery, Flood},
 };
 
-use crate::{
-    THE_HOST, WIRE,
-    common::{self, topology, trunk},
-    flood,
+use fixtures::{
+    THE_HOST, WIRE, flood,
+    lan::{self, topology, trunk},
 };
 
 const NONE: Tag = Tag::NONE;
@@ -24,17 +23,17 @@ fn a_member_gets_its_copy_and_not_the_senders() {
     let lan = topology(
         &[],
         vec![
-            common::macvlan(2, Membership::Access(10)),
-            common::veth(3, Membership::Access(10)),
-            common::veth(4, trunk(&[10, 20])),
-            common::child(5, Kind::Macvlan, Membership::Access(10), port_flag::BRIDGE),
-            common::child(6, Kind::Macvlan, Membership::Access(10), port_flag::ISOLATED),
-            common::child(7, Kind::Veth, Membership::Access(10), port_flag::ISOLATED),
-            common::child(8, Kind::Macvlan, Membership::All, 0),
-            common::child(9, Kind::Macvlan, Membership::Access(10), port_flag::BRIDGE),
+            lan::macvlan(2, Membership::Access(10)),
+            lan::veth(3, Membership::Access(10)),
+            lan::veth(4, trunk(&[10, 20])),
+            lan::child(5, Kind::Macvlan, Membership::Access(10), port_flag::BRIDGE),
+            lan::child(6, Kind::Macvlan, Membership::Access(10), port_flag::ISOLATED),
+            lan::child(7, Kind::Veth, Membership::Access(10), port_flag::ISOLATED),
+            lan::child(8, Kind::Macvlan, Membership::All, 0),
+            lan::child(9, Kind::Macvlan, Membership::Access(10), port_flag::BRIDGE),
         ],
     );
-    let tables = common::tables(&lan);
+    let tables = lan::tables(&lan);
     let flags_of = |port: u16| tables.ports.get(&port).map_or(0, |p| p.flags);
     let copy = |port, kind, tag| {
         Some(Copy { to: Delivery { port, kind, tag }, unicast: kind == Kind::Macvlan })

@@ -2,11 +2,12 @@
 
 use dataplane_common::{Frame, frame::Tag};
 
-use crate::{
+use fixtures::{
     THE_HOST, WIRE,
-    common::{HOST, Probe, STRANGER, frame, mac, tables, untagged},
-    verdict,
+    lan::{HOST, Probe, STRANGER, frame, mac, tables, untagged},
 };
+
+use crate::verdict;
 
 const NONE: Tag = Tag::NONE;
 

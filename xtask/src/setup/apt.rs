@@ -42,7 +42,8 @@ impl Apt {
         command::run(&mut apt_get)
     }
 
-    fn refresh(&mut self, packages: &[&str]) -> Result<()> {
+    /// Brings the lists up to date, once.
+    pub(crate) fn refresh(&mut self, packages: &[&str]) -> Result<()> {
         if !self.refreshed {
             command::run(apt_get(packages)?.arg("update"))?;
             self.refreshed = true;

@@ -4,7 +4,7 @@ mod apt;
 mod bpffs;
 mod toolchain;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::command;
 use apt::Apt;
@@ -23,15 +23,50 @@ const TOOLS: &[Tool] = &[
     Tool { program: "iperf3", package: "iperf3" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "tc", package: "iproute2" },
+    Tool { program: "bridge", package: "iproute2" },
+];
+
+/// What boots other kernels.
+const VM_TOOLS: &[Tool] = &[
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "strip", package: "binutils" },
+    Tool { program: "xz", package: "xz-utils" },
 ];
 
 /// Installs what is missing. Quick, and silent, where nothing is.
 pub(crate) fn ensure() -> Result<()> {
     let mut apt = Apt::detect();
-    tools(apt.as_mut())?;
+    tools(TOOLS, apt.as_mut())?;
     let toolchain = toolchain::ensure(apt.as_mut())?;
     toolchain::ensure_linker(&toolchain, apt.as_mut())?;
     bpffs::ensure()
+}
+
+/// Installs what is missing to boot other kernels.
+pub(crate) fn ensure_vm() -> Result<()> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "cannot boot Debian's kernels for x86-64 on this machine; use --kernel running"
+    );
+    tools(VM_TOOLS, Apt::detect().as_mut())
+}
+
+/// The programs that tests start.
+pub(crate) fn test_programs() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|tool| tool.program)
+}
+
+/// Brings apt's lists up to date.
+pub(crate) fn refresh_packages() -> Result<()> {
+    match Apt::detect() {
+        Some(mut apt) => apt.refresh(&[]),
+        None => bail!(
+            "cannot fetch Debian's kernels: this is no Debian or Ubuntu; use --kernel running"
+        ),
+    }
 }
 
 /// Says where everything is that setup looks after.
@@ -45,8 +80,8 @@ pub(crate) fn report() {
     eprintln!("{:<12} {}", "bpffs", bpffs::state());
 }
 
-fn tools(apt: Option<&mut Apt>) -> Result<()> {
-    let missing = missing_tools();
+fn tools(wanted: &'static [Tool], apt: Option<&mut Apt>) -> Result<()> {
+    let missing = missing_tools(wanted);
     if missing.is_empty() {
         return Ok(());
     }
@@ -61,7 +96,7 @@ fn tools(apt: Option<&mut Apt>) -> Result<()> {
         )
     };
     apt.install(&missing.iter().map(|t| t.package).collect::<Vec<_>>())?;
-    match missing_tools().first() {
+    match missing_tools(wanted).first() {
         Some(Tool { program, package }) => {
             bail!("cannot find `{program}`, although the package {package} is installed now")
         }
@@ -69,6 +104,6 @@ fn tools(apt: Option<&mut Apt>) -> Result<()> {
     }
 }
 
-fn missing_tools() -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| command::find(tool.program).is_none()).collect()
+fn missing_tools(wanted: &'static [Tool]) -> Vec<&'static Tool> {
+    wanted.iter().filter(|tool| command::find(tool.program).is_none()).collect()
 }

@@ -1,0 +1,134 @@
+//! What a virtual machine boots into: the test programs, what they start, and little else.
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{archive::Archive, kernel::Kernel};
+use crate::{command, setup, test::Programs};
+
+/// What begins in the machine.
+const INIT: &str = include_str!("init.sh");
+
+/// Modules that the tests need, in the order in which they are loaded. A kernel may have one
+/// built in, or not at all.
+const MODULES: &[&str] = &[
+    "net/llc/llc",
+    "net/802/stp",
+    "net/802/garp",
+    "net/802/mrp",
+    "net/8021q/8021q",
+    "net/bridge/bridge",
+    "net/tls/tls",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
+    "net/sched/act_mirred",
+    "drivers/net/veth",
+    "drivers/net/macvlan",
+    "drivers/net/bonding/bonding",
+];
+
+/// Programs of `busybox` that the init script uses.
+const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff", "sleep", "cat"];
+
+/// Files of this machine that programs look into.
+const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/protocols", "/etc/nsswitch.conf"];
+
+/// Writes the archive that boots into the tests.
+pub(crate) fn build(
+    to: &Path,
+    kernel: &Kernel,
+    programs: &Programs,
+    threads: usize,
+    arguments: &[OsString],
+) -> Result<()> {
+    let mut image = Archive::create(to)?;
+    for dir in ["/proc", "/sys", "/dev", "/tmp", "/run", "/var", "/root"] {
+        image.dir(Path::new(dir))?;
+    }
+    image.bytes(Path::new("/init"), 0o755, INIT.as_bytes())?;
+    image.copy(Path::new("/bin/busybox"), Path::new("/bin/busybox"))?;
+    for applet in APPLETS {
+        image.link(&Path::new("/bin").join(applet), "busybox")?;
+    }
+    for file in FILES.iter().map(Path::new).filter(|file| file.exists()) {
+        image.copy(file, file)?;
+    }
+    for program in setup::test_programs() {
+        let path = command::find(program);
+        let path =
+            path.with_context(|| format!("cannot find `{program}`; run `cargo xtask setup`"))?;
+        let place = Path::new("/usr/bin").join(program);
+        add_program(&mut image, &place, &path)?;
+    }
+    add_modules(&mut image, kernel)?;
+    add_program(&mut image, Path::new("/usr/bin/maclane"), &programs.maclane)?;
+    for object in ["dataplane", "guard"] {
+        image.copy(&Path::new("/objects").join(object), &programs.objects.join(object))?;
+    }
+    for (name, path) in &programs.tests {
+        add_program(&mut image, &Path::new("/tests").join(name), path)?;
+    }
+    let mut words = String::new();
+    for argument in arguments {
+        let quoted = argument.to_string_lossy().replace('\'', "'\\''");
+        write!(words, " '{quoted}'")?;
+    }
+    let names: Vec<_> = programs.tests.keys().map(String::as_str).collect();
+    let run = format!("TESTS='{}'\nset -- --test-threads={threads}{words}\n", names.join(" "));
+    image.bytes(Path::new("/tests.sh"), 0o644, run.as_bytes())?;
+    image.finish()
+}
+
+/// Adds a program, without its debug information, and the libraries that it is linked to.
+fn add_program(image: &mut Archive, place: &Path, program: &Path) -> Result<()> {
+    let program =
+        fs::canonicalize(program).with_context(|| format!("cannot find {}", program.display()))?;
+    let stripped = tempfile::NamedTempFile::new()?;
+    let strip = Command::new("strip")
+        .args(["--strip-debug", "-o"])
+        .arg(stripped.path())
+        .arg(&program)
+        .output();
+    // What is no ELF file, or stripped already, goes in as it is.
+    let bytes = match strip {
+        Ok(output) if output.status.success() => fs::read(stripped.path())?,
+        _ => fs::read(&program)?,
+    };
+    image.bytes(place, 0o755, &bytes)?;
+    let listed = command::output(Command::new("ldd").arg(&program)).unwrap_or_default();
+    for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let library = PathBuf::from(library);
+        if !image.has(&library) {
+            image.copy(&library, &fs::canonicalize(&library)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_modules(image: &mut Archive, kernel: &Kernel) -> Result<()> {
+    let mut names = String::new();
+    for module in MODULES {
+        let plain = kernel.modules.join(format!("{module}.ko"));
+        let packed = kernel.modules.join(format!("{module}.ko.xz"));
+        let bytes = if plain.exists() {
+            fs::read(&plain)?
+        } else if packed.exists() {
+            let output =
+                Command::new("xz").args(["--decompress", "--stdout"]).arg(&packed).output();
+            output.with_context(|| format!("cannot unpack {}", packed.display()))?.stdout
+        } else {
+            continue;
+        };
+        let name = Path::new(module).file_name().unwrap_or_default().to_string_lossy();
+        image.bytes(Path::new(&format!("/modules/{name}.ko")), 0o644, &bytes)?;
+        writeln!(names, "{name}")?;
+    }
+    image.bytes(Path::new("/modules/list"), 0o644, names.as_bytes())
+}

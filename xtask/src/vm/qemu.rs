@@ -1,0 +1,92 @@
+//! QEMU: boots a kernel and passes on what it reports.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Long enough for every test on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// The last line of the report: so many test programs failed.
+const VERDICT: (&str, &str) = ("maclane: ", " test programs failed");
+
+/// A running virtual machine, ended when this is dropped.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Boots, prints the report, and says whether every test program has succeeded.
+pub(crate) fn boot(kernel: &Path, initrd: &Path, work: &Path) -> Result<bool> {
+    let console = work.join("console");
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2560"])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off"])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?);
+    let report = machine.0.stdout.take().context("QEMU has no output")?;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut report = BufReader::new(report);
+        let mut line = Vec::new();
+        while report.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if sender.send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now() + LIMIT;
+    let mut verdict = None;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end_matches(['\r', '\n']);
+                writeln!(io::stdout(), "{line}")?;
+                let count = line.strip_prefix(VERDICT.0).and_then(|l| l.strip_suffix(VERDICT.1));
+                verdict = count.and_then(|count| count.parse::<u32>().ok()).or(verdict);
+            }
+            // The machine is switched off.
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("the tests have not ended after {LIMIT:?}{}", tail(&console))
+            }
+        }
+    }
+    match verdict {
+        Some(failed) => Ok(failed == 0),
+        None => bail!("the machine ended before the tests did{}", tail(&console)),
+    }
+}
+
+/// The end of the kernel's console.
+fn tail(console: &Path) -> String {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(40)..];
+    format!("; the kernel's last lines are\n{}", last.join("\n"))
+}
