@@ -39,14 +39,17 @@ pub(crate) fn find((major, minor): (u32, u32)) -> Result<Kernel> {
     };
     eprintln!("fetching {package}");
     let download = tempfile::tempdir_in(tools.parent().unwrap_or(&tools))?;
-    // apt fetches as another user, who has to get in.
-    command::run(Command::new("chmod").arg("755").arg(download.path()))?;
+    // Otherwise apt fetches as a user who may not write here.
+    const OWN_USER: [&str; 2] = ["--option", "APT::Sandbox::User=root"];
     command::run(
-        Command::new("apt-get").args(["download", "--quiet", package]).current_dir(&download),
+        Command::new("apt-get")
+            .args(["download", "--quiet", package])
+            .args(OWN_USER)
+            .current_dir(&download),
     )?;
     let file = fs::read_dir(&download)?.flatten().next().context("apt has fetched nothing")?;
     // Unpacked beside its place, so that what is there is whole.
-    let partial = root.with_extension("partial");
+    let partial = root.with_file_name(format!("{major}.{minor}.partial"));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial)?;
     command::run(Command::new("dpkg").arg("-x").arg(file.path()).arg(&partial))?;

@@ -1,0 +1,172 @@
+//! The cases of the decision, by the loaded programs in the kernel: what `decide` says on the
+//! host, they do.
+//!
+//! `BPF_PROG_TEST_RUN` runs a program on a frame and returns the frame, but not where it was
+//! redirected to: that, the counters say. Copies of a flood are really sent; taps hear them.
+
+#[path = "fixtures/rig.rs"]
+mod rig;
+
+use dataplane_common::{
+    DropReason, Frame, Mark, Tables as _, Verdict,
+    abi::Kind,
+    decide::{Sender, decide, egress_port, ingress_port, runt},
+};
+use fixtures::{
+    THE_HOST, Table, WIRE, bytes, identity,
+    lan::{BROADCAST, STRANGER, frame},
+};
+use rig::{Entry, Rig, Run};
+
+/// True if `BPF_PROG_TEST_RUN` makes an skb of a frame: one of at most a page, with a whole IP
+/// header if it says that it has one (`net/bpf/test_run.c`, `bpf_prog_test_run_skb`). XDP runs on
+/// all of them.
+fn fits_an_skb(bytes: &[u8]) -> bool {
+    let header = match bytes[12..14] {
+        [0x08, 0x00] => 20,
+        [0x86, 0xdd] => 40,
+        _ => 0,
+    };
+    (14 + header..=3_100).contains(&bytes.len())
+}
+
+/// The program that meets a frame of a port first, and who it takes for the sender: on the host
+/// it finds out in the same way.
+fn entry(rig: &Rig, from: u16) -> Entry {
+    match rig.tables.port(from).map(|port| Kind::from_raw(port.kind)) {
+        Some(Kind::Wire) => Entry::Ingress,
+        Some(Kind::Veth) => Entry::HostEnd(from),
+        Some(Kind::Host | Kind::Macvlan | Kind::None) | None => Entry::Egress,
+    }
+}
+
+/// What the host says of a frame that meets a program.
+fn expected(
+    rig: &Rig,
+    entry: Entry,
+    frame: Option<&Frame>,
+    mark: Option<Mark>,
+    came_in: u32,
+) -> Verdict {
+    let tables = &rig.tables;
+    match (entry, frame) {
+        (Entry::Ingress | Entry::Xdp, None) => runt(WIRE),
+        (Entry::HostEnd(port), None) => runt(port),
+        (Entry::Egress, None) => {
+            runt(if let Some(Mark::From(port)) = mark { port } else { THE_HOST })
+        }
+        (Entry::HostEnd(port), Some(frame)) => decide(frame, port, tables),
+        (Entry::Ingress | Entry::Xdp, Some(frame)) => match ingress_port(frame, mark, None, tables)
+        {
+            Ok(port) => decide(frame, port, tables),
+            Err(reason) => Verdict::Drop(reason),
+        },
+        (Entry::Egress, Some(frame)) => match egress_port(frame, mark, came_in, tables) {
+            Ok(Sender::Port(port)) => decide(frame, port, tables),
+            Ok(Sender::Unknown) => decide(frame, THE_HOST, tables),
+            Ok(Sender::Transit) => Verdict::Pass,
+            Err(reason) => Verdict::Drop(reason),
+        },
+    }
+}
+
+fn run_table(table: &Table, seen: &mut Vec<DropReason>) {
+    let mut rig = Rig::new(&table.topology, table.strict);
+    for (name, frame, from, want) in &table.cases {
+        // A port that is not there has no program either.
+        if rig.tables.port(*from).is_none() {
+            continue;
+        }
+        let bytes = bytes::write(frame, name.as_bytes());
+        let entry = entry(&rig, *from);
+        let verdict = expected(&rig, entry, Some(frame), None, 0);
+        // A macvlan child without a guard is known by its source MAC, so what it sends with
+        // another one is decided on as somebody else's.
+        if entry != Entry::Egress || verdict == *want {
+            assert_eq!(verdict, *want, "{name}");
+        }
+        let run = Run { name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        rig.check(&run, verdict);
+        if entry == Entry::Ingress {
+            rig.check(&Run { entry: Entry::Xdp, ..run }, verdict);
+        }
+        if let Verdict::Drop(reason) = verdict {
+            seen.push(reason);
+        }
+    }
+}
+
+#[test]
+fn the_programs_decide_as_the_host_does() {
+    let mut seen = Vec::new();
+    for table in fixtures::all() {
+        run_table(&table, &mut seen);
+    }
+    // Those that need something else than a frame of a known port have tests of their own here.
+    let elsewhere = [DropReason::Runt, DropReason::NoPort, DropReason::Refused];
+    let missing: Vec<_> =
+        DropReason::ALL.iter().filter(|r| !seen.contains(r) && !elsewhere.contains(r)).collect();
+    assert!(missing.is_empty(), "no case in the kernel for {missing:?}");
+}
+
+#[test]
+fn every_length_and_every_tag_is_read_as_on_the_host() {
+    let mut rig = Rig::new(&bytes::topology(), false);
+    for bytes::Case { name, bytes, from, want } in bytes::all() {
+        let entry = entry(&rig, from);
+        let frame = bytes::read(&bytes);
+        let verdict = expected(&rig, entry, frame.as_ref(), None, 0);
+        assert!(
+            verdict == want || entry == Entry::Egress && frame.is_none(),
+            "{name}: {verdict:?}"
+        );
+        let run = Run { name: &name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        if fits_an_skb(&bytes) {
+            rig.check(&run, verdict);
+        }
+        if entry == Entry::Ingress {
+            rig.check(&Run { entry: Entry::Xdp, ..run }, verdict);
+        }
+    }
+}
+
+#[test]
+fn a_sender_is_known_by_its_mark_as_on_the_host() {
+    for case in identity::cases() {
+        let mut rig = Rig::new(&case.topology, false);
+        for dst in [STRANGER, BROADCAST] {
+            let frame = frame(dst, case.src, dataplane_common::frame::Tag::NONE);
+            // A host end has another index here than in the case.
+            let came_in = rig.ifindex(case.came_in);
+            let verdict = expected(&rig, Entry::Egress, Some(&frame), case.mark, came_in);
+            let bytes = bytes::write(&frame, case.name.as_bytes());
+            let run = Run {
+                name: case.name,
+                entry: Entry::Egress,
+                bytes: &bytes,
+                mark: case.mark,
+                came_in,
+            };
+            if case.want == Ok(Sender::Transit) {
+                rig.check_transit(&run);
+            } else {
+                rig.check(&run, verdict);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_no_port_sends_and_what_the_kernel_refuses_is_dropped_and_counted() {
+    let mut rig = Rig::new(&bytes::topology(), false);
+    let bytes = bytes::write(&frame(STRANGER, BROADCAST, dataplane_common::frame::Tag::NONE), b"");
+    let run = Run {
+        name: "a host end of nobody",
+        entry: Entry::HostEnd(2),
+        bytes: &bytes,
+        mark: None,
+        came_in: 0,
+    };
+    rig.check(&run, Verdict::Drop(DropReason::NoPort));
+    rig.check_refusal();
+}
