@@ -4,6 +4,10 @@
 //! `BPF_PROG_TEST_RUN` runs a program on a frame and returns the frame, but not where it was
 //! redirected to: that, the counters say. Copies of a flood are really sent; taps hear them.
 
+#[path = "fixtures/load.rs"]
+mod load;
+#[path = "fixtures/outcome.rs"]
+mod outcome;
 #[path = "fixtures/rig.rs"]
 mod rig;
 
@@ -16,7 +20,7 @@ use fixtures::{
     THE_HOST, Table, WIRE, bytes, identity,
     lan::{BROADCAST, STRANGER, frame},
 };
-use rig::{Entry, Rig, Run};
+use rig::{Entry, Rig, Rigs, Run};
 
 /// True if `BPF_PROG_TEST_RUN` makes an skb of a frame: one of at most a page, with a whole IP
 /// header if it says that it has one (`net/bpf/test_run.c`, `bpf_prog_test_run_skb`). XDP runs on
@@ -70,16 +74,15 @@ fn expected(
     }
 }
 
-fn run_table(table: &Table, seen: &mut Vec<DropReason>) {
-    let mut rig = Rig::new(&table.topology, table.strict);
+fn run_table(table: &Table, rig: &mut Rig, seen: &mut Vec<DropReason>) {
     for (name, frame, from, want) in &table.cases {
         // A port that is not there has no program either.
         if rig.tables.port(*from).is_none() {
             continue;
         }
         let bytes = bytes::write(frame, name.as_bytes());
-        let entry = entry(&rig, *from);
-        let verdict = expected(&rig, entry, Some(frame), None, 0);
+        let entry = entry(rig, *from);
+        let verdict = expected(rig, entry, Some(frame), None, 0);
         // A macvlan child without a guard is known by its source MAC, so what it sends with
         // another one is decided on as somebody else's.
         if entry != Entry::Egress || verdict == *want {
@@ -98,9 +101,9 @@ fn run_table(table: &Table, seen: &mut Vec<DropReason>) {
 
 #[test]
 fn the_programs_decide_as_the_host_does() {
-    let mut seen = Vec::new();
+    let (mut rigs, mut seen) = (Rigs::default(), Vec::new());
     for table in fixtures::all() {
-        run_table(&table, &mut seen);
+        run_table(&table, rigs.get(&table.topology, table.strict), &mut seen);
     }
     // Those that need something else than a frame of a known port have tests of their own here.
     let elsewhere = [DropReason::Runt, DropReason::NoPort, DropReason::Refused];
@@ -132,13 +135,14 @@ fn every_length_and_every_tag_is_read_as_on_the_host() {
 
 #[test]
 fn a_sender_is_known_by_its_mark_as_on_the_host() {
+    let mut rigs = Rigs::default();
     for case in identity::cases() {
-        let mut rig = Rig::new(&case.topology, false);
+        let rig = rigs.get(&case.topology, false);
         for dst in [STRANGER, BROADCAST] {
             let frame = frame(dst, case.src, dataplane_common::frame::Tag::NONE);
             // A host end has another index here than in the case.
             let came_in = rig.ifindex(case.came_in);
-            let verdict = expected(&rig, Entry::Egress, Some(&frame), case.mark, came_in);
+            let verdict = expected(rig, Entry::Egress, Some(&frame), case.mark, came_in);
             let bytes = bytes::write(&frame, case.name.as_bytes());
             let run = Run {
                 name: case.name,

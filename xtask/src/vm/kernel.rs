@@ -39,14 +39,10 @@ pub(crate) fn find((major, minor): (u32, u32)) -> Result<Kernel> {
     };
     eprintln!("fetching {package}");
     let download = tempfile::tempdir_in(tools.parent().unwrap_or(&tools))?;
+    let mut apt = Command::new("apt-get");
     // Otherwise apt fetches as a user who may not write here.
-    const OWN_USER: [&str; 2] = ["--option", "APT::Sandbox::User=root"];
-    command::run(
-        Command::new("apt-get")
-            .args(["download", "--quiet", package])
-            .args(OWN_USER)
-            .current_dir(&download),
-    )?;
+    apt.args(["--option", "APT::Sandbox::User=root", "--quiet", "download", package]);
+    command::run(apt.current_dir(&download))?;
     let file = fs::read_dir(&download)?.flatten().next().context("apt has fetched nothing")?;
     // Unpacked beside its place, so that what is there is whole.
     let partial = root.with_file_name(format!("{major}.{minor}.partial"));
