@@ -1,49 +1,7 @@
-//! maclane: containers, VMs and network namespaces with their own place on the LAN.
-
-mod announce;
-mod api;
-mod check;
-mod cli;
-mod daemon;
-mod dataplane;
-mod engine;
-mod error;
-mod ethtool;
-mod kernel;
-mod log;
-mod model;
-mod netlink;
-mod netns;
-mod store;
-mod task;
+//! The binary; [`control`] is what it does.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tokio::runtime::Builder;
-use tracing_subscriber::filter::LevelFilter;
-
-use cli::{
-    args::{Cli, Command},
-    output::Output,
-};
-
-/// Netlink and the API wait far more than they compute.
-const DAEMON_THREADS: usize = 2;
-
 fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
-    let done = if let Command::Daemon(args) = command {
-        log::start(&global, LevelFilter::INFO);
-        let runtime =
-            Builder::new_multi_thread().worker_threads(DAEMON_THREADS).enable_all().build();
-        let run = |runtime: tokio::runtime::Runtime| runtime.block_on(daemon::run(args));
-        runtime.map_err(Into::into).and_then(run).map(|()| ExitCode::SUCCESS)
-    } else {
-        log::start(&global, LevelFilter::WARN);
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let run = cli::run(&global.socket, Output::new(&global), command);
-        runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run))
-    };
-    done.unwrap_or_else(|e| cli::report(&e))
+    control::main()
 }

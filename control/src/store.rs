@@ -30,7 +30,7 @@ pub(crate) const NETWORKS: &str = "networks/";
 pub(crate) const CHILDREN: &str = "children/";
 
 /// The file in the state directory.
-const FILE: &str = "maclane.redb";
+pub(crate) const FILE: &str = "maclane.redb";
 
 /// The layout of the file: raised when an older maclane could no longer read it.
 const SCHEMA: u64 = 1;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::netns::Netns;
+use crate::{netns::Netns, patience};
 
 /// Longer than any retransmission that a test should see.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ impl Stream {
             while !stopped.load(Ordering::Relaxed) {
                 match writer.write_all(&chunk) {
                     Err(error) if !stopped.load(Ordering::Relaxed) => return Err(error),
-                    _ => thread::sleep(Duration::from_millis(1)),
+                    _ => thread::sleep(patience(Duration::from_millis(1))),
                 }
             }
             Ok(())

@@ -117,7 +117,11 @@ fn a_vlan_is_the_same_for_maclane_and_for_sub_interfaces_of_the_kernel() {
     });
     assert_all_reach(&ten, (&host.ns, in_vlan(10, 10)), (&lan.router.ns, in_vlan(10, 1)));
     assert_all_reach(&untagged, (&host.ns, v4(10)), (&lan.router.ns, v4(1)));
-    // In the other VLAN the same addresses are nobody's.
+    // In the other VLAN the same addresses are nobody's: Linux would answer for them on any
+    // interface.
+    for ns in [&lan.router.ns, &host.ns] {
+        ns.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    }
     for child in &ten {
         child.ip("route add 192.168.50.0/24 dev eth0");
         assert_does_not_reach(child, v4(1));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tests::{
     daemon::Daemon,
-    eventually,
+    eventually, kernel,
     netns::Netns,
     tcp,
     topology::{Lan, Options, PARENT},
@@ -66,7 +66,13 @@ fn existing_children_get_the_host(mode: &str) {
     assert_does_not_reach(&child, host.ip);
     assert!(!daemon.bpffs().join("maclane").exists(), "no pin is left");
     let wire = wire.stop();
-    assert!(wire.is_clean(), "the child never lost the wire: {wire:?}");
+    // Without TCX the kernel stops the parent while its clsact qdisc comes and goes
+    // (`net/sched/sch_api.c`, `qdisc_graft`, until Linux 6.4).
+    let stopped = if kernel::has_tcx() { 0 } else { 50 };
+    assert!(
+        wire.sent > 0 && wire.lost() <= stopped && wire.duplicates == 0,
+        "the child never lost the wire: {wire:?}"
+    );
 }
 
 #[test]

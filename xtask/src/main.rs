@@ -1,6 +1,7 @@
 //! Everything a developer of maclane runs.
 
 mod command;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -40,6 +41,14 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Feed what reads frames, requests and the store with input that nobody thought of
+    Fuzz {
+        /// Only these targets
+        targets: Vec<String>,
+        /// Seconds of each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Check formatting and lints, for this machine and for the BPF target
     Lint,
     /// Set up, build, then prove maclane on a small LAN of namespaces, or run it with ARGS
@@ -74,6 +83,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             test::run(&vm::Kernel::ALL, &arguments)?;
         }
         Task::Test { kernels, arguments } => test::run(&kernels, &arguments)?,
+        Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,
         Task::Lint => lint::run()?,
         Task::Run { arguments } if arguments.is_empty() => return run::proof(),
         Task::Run { arguments } => {

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    command,
+    command, fuzz,
     vm::{self, Kernel},
     workspace,
 };
@@ -70,7 +70,9 @@ fn here(maclane: &Path, threads: usize, arguments: &[OsString]) -> Result<()> {
             .args(["--locked", "--package", "tests", "--tests", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),
-    )
+    )?;
+    // A filter names tests, of which a fuzz target is none.
+    if arguments.is_empty() { fuzz::run(&[], fuzz::SHORT) } else { Ok(()) }
 }
 
 /// Builds the integration tests, and says where they are.

@@ -41,7 +41,7 @@ fn refuse(status: StatusCode, Error { kind, message, .. }: Error) -> Response {
 }
 
 /// A specification from a body, whatever its `Content-Type`, parsed and checked.
-pub(super) struct Spec<T>(pub(super) T);
+pub(crate) struct Spec<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for Spec<T> {
     type Rejection = Response;
@@ -100,7 +100,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
 /// Gives unknown paths and methods the shape of other errors, and lets every request run to its
 /// end.
-pub(super) fn harden(router: Router) -> Router {
+pub(crate) fn harden(router: Router) -> Router {
     router
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let message = format!("{} does not take {method}; see /v1/openapi.json", uri.path());

@@ -4,6 +4,9 @@ pub(crate) mod client;
 mod http;
 pub(crate) mod server;
 
+#[cfg(fuzzing)]
+pub(crate) use self::http::{Spec as SpecOfBody, harden};
+
 use std::sync::Arc;
 
 use axum::{Json, Router, extract::State, http::StatusCode};
