@@ -159,7 +159,7 @@ impl Side {
     }
 
     /// Frames a second.
-    pub(crate) fn rate(&mut self, cx: &Context) -> Result<f64> {
-        rate(&mut self.generator, &self.line.wire, cx.frames(), || self.sink.count())
+    pub(crate) fn rate(&mut self) -> Result<f64> {
+        rate(&mut self.generator, &self.line.wire, || self.sink.count())
     }
 }

@@ -10,7 +10,7 @@ use aya::{
 };
 use tests::{frames::Frame, netns::Netns};
 
-use crate::context::{load_cpu, pin};
+use crate::context::{FRAMES, load_cpu, pin};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BENCH_LOAD_OBJECT"));
 
@@ -21,13 +21,6 @@ const BATCH: u32 = 64;
 pub(crate) struct Generator {
     ebpf: Ebpf,
     frame: Vec<u8>,
-}
-
-/// What one run of a generator took.
-#[derive(Clone, Copy)]
-pub(crate) struct Run {
-    pub(crate) frames: u32,
-    pub(crate) seconds: f64,
 }
 
 impl Generator {
@@ -49,23 +42,24 @@ impl Generator {
         Ok(Self { ebpf, frame })
     }
 
-    /// Makes and sends frames, on one CPU, which also receives them.
+    /// Makes and sends [`FRAMES`] frames on one CPU, which also receives them; returns the seconds
+    /// that it took.
     ///
     /// The time is the kernel's own, without the 30 ms that it takes to set a run up.
-    pub(crate) fn run(&mut self, ns: &Netns, frames: u32) -> Result<Run> {
+    fn run(&self, ns: &Netns) -> Result<f64> {
         let program: &Xdp =
             self.ebpf.program("load_generator").context("no generator")?.try_into()?;
         let result = ns.enter(|| {
             pin(load_cpu())?;
             let mut options = TestRunOptions::new();
             options.data_in = Some(&self.frame);
-            options.repeat = frames;
+            options.repeat = FRAMES;
             options.attrs = options.attrs.xdp_live_frames(BATCH);
             program.test_run(options).context("cannot run load_generator")
         })?;
         // The kernel says how many whole nanoseconds a frame took.
         let nanoseconds = result.duration.as_secs_f64() * 1e9 + 0.5;
-        Ok(Run { frames, seconds: nanoseconds * f64::from(frames) / 1e9 })
+        Ok(nanoseconds * f64::from(FRAMES) / 1e9)
     }
 }
 
@@ -126,21 +120,19 @@ impl Redirect {
 pub(crate) fn rate(
     generator: &mut Generator,
     wire: &Netns,
-    frames: u32,
     mut count: impl FnMut() -> Result<u64>,
 ) -> Result<f64> {
     let before = count()?;
-    let run = generator.run(wire, frames)?;
+    let seconds = generator.run(wire)?;
     // The last ones may still be on their way.
     thread::sleep(Duration::from_millis(2));
     let received = count()? - before;
     ensure!(
-        received > u64::from(run.frames) / 2,
-        "of {} frames only {received} came through; the set-up is wrong",
-        run.frames
+        received > u64::from(FRAMES) / 2,
+        "of {FRAMES} frames only {received} came through; the set-up is wrong",
     );
     #[allow(clippy::cast_precision_loss)]
-    Ok(received as f64 / run.seconds)
+    Ok(received as f64 / seconds)
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, name: &str, ns: &Netns, ifname: &str) -> Result<()> {

@@ -4,12 +4,15 @@
 
 mod chart;
 mod context;
+mod cpu;
 mod frames;
 mod line;
 mod load;
+mod programs;
 mod report;
 mod row;
 mod series;
+mod tcp;
 
 use std::{
     any::Any,
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
 
 /// Every benchmark, in the order in which they are run and shown.
 fn benches() -> impl Iterator<Item = &'static Bench> {
-    frames::BENCHES.iter()
+    [frames::BENCHES, tcp::BENCHES, programs::BENCHES].into_iter().flatten()
 }
 
 fn list() -> Result<ExitCode> {
@@ -89,6 +92,7 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(!chosen.is_empty(), "no row is called so; `cargo xtask bench --list` lists all");
 
     let interrupt = Interrupt::watch().context("cannot watch for signals")?;
+    context::take_precedence();
     tests::process::shield_from_terminal();
     // The laboratory panics where something fails; what it says is shown as an error.
     panic::set_hook(Box::new(|_| {}));
