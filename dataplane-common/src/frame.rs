@@ -21,8 +21,9 @@ pub const VID_MASK: u16 = 0x0fff;
 /// Bytes that the decision reads: the header and one tag. A frame that is shorter is a runt.
 pub const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 
-/// The first bytes of a frame.
-pub type Head = [u8; HEAD_LEN];
+/// The first bytes of a frame, as words in the order in which they lie in memory. A frame begins at
+/// an even address, so that they can be read as words, which is much faster than byte by byte.
+pub type Head = [u16; HEAD_LEN / 2];
 
 /// A frame's VLAN tag: none, one customer tag with its tag control information (PCP, DEI, VLAN
 /// ID), or stacked tags (two, or a service tag), of which only the host may make sense.
@@ -137,6 +138,12 @@ pub struct Frame {
     pub tag: Tag,
 }
 
+#[inline(always)]
+const fn mac([a, b, c]: [u16; 3]) -> Mac {
+    let ([a, b], [c, d], [e, f]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+    [a, b, c, d, e, f]
+}
+
 const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
@@ -146,10 +153,8 @@ impl Frame {
     #[must_use]
     #[inline(always)]
     pub fn parse(head: &Head, offloaded: OffloadedTag) -> Self {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1, t0, t1, i0, i1] = *head;
-        let outer = u16::from_be_bytes([e0, e1]);
-        let tci = u16::from_be_bytes([t0, t1]);
-        let inner = u16::from_be_bytes([i0, i1]);
+        let [d0, d1, d2, s0, s1, s2, outer, tci, inner] = *head;
+        let [outer, tci, inner] = [outer, tci, inner].map(u16::from_be);
         let tag = if offloaded.present {
             if offloaded.proto == ETH_P_8021Q && !is_tag(outer) {
                 Tag::one(offloaded.tci)
@@ -163,7 +168,7 @@ impl Frame {
         } else {
             Tag::stacked(tci)
         };
-        Self { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], tag }
+        Self { dst: mac([d0, d1, d2]), src: mac([s0, s1, s2]), tag }
     }
 
     /// True for broadcast and multicast: the I/G bit (IEEE 802-2014, clause 8.2.2).
@@ -200,8 +205,10 @@ mod tests {
             ("offloaded service tag", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021AD, 7), Tag::stacked(7)),
         ];
         for (name, tail, offloaded, want) in cases {
-            let mut head = [0xff; HEAD_LEN];
-            head[12..].copy_from_slice(tail);
+            let mut head = [0xffff; HEAD_LEN / 2];
+            for (word, bytes) in head[6..].iter_mut().zip(tail.as_chunks().0) {
+                *word = u16::from_ne_bytes(*bytes);
+            }
             assert_eq!(Frame::parse(&head, *offloaded).tag, *want, "{name}");
         }
     }

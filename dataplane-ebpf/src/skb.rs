@@ -73,7 +73,7 @@ impl Skb {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         if data + HEAD_LEN <= end {
-            // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+            // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
             return Some(unsafe { *(data as *const Head) });
         }
         // A short frame, or one whose payload is not in the linear part.
@@ -83,7 +83,7 @@ impl Skb {
     /// The head of the frame from its MAC header on, wherever its data begins.
     #[inline(always)]
     fn load_head(self) -> Option<Head> {
-        let mut head = [0; HEAD_LEN];
+        let mut head = Head::default();
         let to = head.as_mut_ptr().cast();
         let len = HEAD_LEN as u32;
         // SAFETY: helper on the program's context; `head` holds as many bytes.
@@ -97,7 +97,7 @@ impl Skb {
     /// which is how far the TC hook moves back (`net/core/dev.c`, `sch_handle_ingress`).
     #[inline(always)]
     pub(crate) fn is_misplaced(self) -> bool {
-        let mut begin = [0; HEAD_LEN];
+        let mut begin = Head::default();
         let to = begin.as_mut_ptr().cast();
         // SAFETY: helper on the program's context; `begin` holds as many bytes.
         let read = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to, HEAD_LEN as u32) };

@@ -249,6 +249,8 @@ fn rustflags(linker: &Path, more: &[&str]) -> OsString {
     linker_flag.push(linker);
     let mut flags = vec![
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
+        // 32-bit arithmetic and jumps, which every kernel that maclane runs on has (Linux 5.1).
+        "-Ctarget-cpu=v3".into(),
         // The programs' BTF is made of their debug information.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),

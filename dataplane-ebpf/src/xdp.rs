@@ -62,7 +62,7 @@ fn frame(ctx: &XdpContext) -> Option<Frame> {
     if data + HEAD_LEN > ctx.data_end() {
         return None;
     }
-    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
     let head = unsafe { &*(data as *const Head) };
     Some(Frame::parse(head, OffloadedTag::NONE))
 }
