@@ -28,6 +28,7 @@ const ADDRESSES: usize = 12;
 
 /// XDP on the parent: frames from the wire.
 #[xdp(frags)]
+#[inline(always)]
 fn maclane_xdp(ctx: XdpContext) -> u32 {
     // A frame that is too short is not ours to judge: the kernel counts it.
     let Some(frame) = frame(&ctx) else { return XDP_PASS };
