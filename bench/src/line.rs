@@ -158,6 +158,11 @@ impl Side {
         Ok(Self { generator, sink, _keep: keep, line })
     }
 
+    /// Where it is.
+    pub(crate) const fn line(&self) -> &Line {
+        &self.line
+    }
+
     /// Frames a second.
     pub(crate) fn rate(&mut self) -> Result<f64> {
         rate(&mut self.generator, &self.line.wire, || self.sink.count())

@@ -3,6 +3,7 @@
 //! Everything happens in network namespaces that this program makes and removes.
 
 mod chart;
+mod children;
 mod context;
 mod cpu;
 mod frames;
@@ -11,7 +12,9 @@ mod load;
 mod programs;
 mod report;
 mod row;
+mod scale;
 mod series;
+mod storm;
 mod tcp;
 
 use std::{
@@ -65,7 +68,9 @@ fn main() -> ExitCode {
 
 /// Every benchmark, in the order in which they are run and shown.
 fn benches() -> impl Iterator<Item = &'static Bench> {
-    [frames::BENCHES, tcp::BENCHES, programs::BENCHES].into_iter().flatten()
+    [frames::BENCHES, tcp::BENCHES, children::BENCHES, scale::BENCHES, programs::BENCHES]
+        .into_iter()
+        .flatten()
 }
 
 fn list() -> Result<ExitCode> {
