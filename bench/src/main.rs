@@ -6,6 +6,7 @@ mod chart;
 mod children;
 mod context;
 mod cpu;
+mod document;
 mod frames;
 mod line;
 mod load;
@@ -105,7 +106,7 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
     let cx = Context { interrupt: &interrupt, bar, quick: arguments.quick, program: program()? };
 
-    let (mut finished, mut failed) = (Vec::new(), 0);
+    let (mut finished, mut curves, mut failed) = (Vec::new(), Vec::new(), 0);
     for bench in chosen {
         let measured = perform(bench, &cx);
         if let Some(signal) = interrupt.caught() {
@@ -115,6 +116,7 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
         }
         match measured {
             Ok(measured) => {
+                curves.extend(measured.curves);
                 let rows = bench.rows.iter().zip(measured.outcomes);
                 let rows = rows.map(|(row, outcome)| Finished { row, outcome });
                 finished.extend(rows.filter(|finished| wanted(finished.row.name)));
@@ -131,6 +133,10 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
     print(&report::table(&finished))?;
     if let Some(file) = &arguments.json {
         report::write_json(&finished, file)?;
+    }
+    if arguments.only.is_empty() && failed == 0 {
+        document::write(&finished, &curves, arguments.quick)?;
+        say(&format!("written: {}", document::docs().join("benchmarks.md").display()));
     }
     if failed > 0 {
         bail!("{failed} benchmarks could not be run; see above");

@@ -102,7 +102,7 @@ fn programs(cx: &Context) -> Result<Measured> {
 
     let ns = &host.line.host;
     let run = |program: &SchedClassifier, ifname: Option<&str>, from, to| {
-        time(cx, ns, program, ifname.map(|name| ns.ifindex(name)), from, to)
+        time(ns, program, ifname.map(|name| ns.ifindex(name)), from, to)
     };
     let wire = Some(PARENT);
     let end = Some("ml-v1");
@@ -126,7 +126,6 @@ fn programs(cx: &Context) -> Result<Measured> {
 
 /// Nanoseconds of one frame.
 fn time(
-    cx: &Context,
     ns: &Netns,
     program: &SchedClassifier,
     ifindex: Option<u32>,
@@ -157,8 +156,7 @@ fn guard() -> Result<SchedClassifier> {
         .filter(|info| info.name() == b"maclane_guard")
         .max_by_key(aya::programs::ProgramInfo::id)
         .context("no guard is loaded; the kernel has no TCX")?;
-    // SAFETY: a program of that name is a classifier, as `dataplane-ebpf/src/guard.rs` says.
-    Ok(unsafe { SchedClassifier::from_program_info(newest, "maclane_guard".into()) }?)
+    Ok(SchedClassifier::from_program_info(newest, "maclane_guard".into())?)
 }
 
 fn memory(cx: &Context) -> Result<Measured> {

@@ -117,8 +117,8 @@ impl Growing {
         Ok(Series::new(rates.collect::<Result<_>>()?))
     }
 
-    fn storms(&self, cx: &Context, rate: u32) -> Result<Vec<Storm>> {
-        (0..7)
+    fn storms(&self, cx: &Context, rounds: u32, rate: u32) -> Result<Vec<Storm>> {
+        (0..rounds)
             .map(|_| {
                 cx.check()?;
                 storm(cx, &self.side.line().wire, rate)
@@ -142,11 +142,12 @@ fn children(cx: &Context) -> Result<Measured> {
             side.grow(cx, step)?;
             cx.say(&format!("{step} children"));
             rates.push((at(step), side.rates(cx)?));
-            costs.push((at(step), series(&side.storms(cx, bearable(step))?, |s| s.microseconds)));
+            costs
+                .push((at(step), series(&side.storms(cx, 3, bearable(step))?, |s| s.microseconds)));
         }
         if step == 500 {
             cx.say("storm at 500 children");
-            storms = Some((ours.storms(cx, RATE)?, peer.storms(cx, RATE)?));
+            storms = Some((ours.storms(cx, 7, RATE)?, peer.storms(cx, 7, RATE)?));
         }
     }
     let (our_storms, peer_storms) = storms.context("there was no storm")?;
