@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     let features: &[&str] =
         if env::var_os("CARGO_FEATURE_BPF_LOG").is_some() { &["log"] } else { &[] };
     let options = Options { manifest_dir: &manifest_dir, target_dir: &target_dir, features };
-    match toolchain::build(&options) {
-        Ok(objects) => {
+    match toolchain::build(&options, [toolchain::DATAPLANE, toolchain::GUARD]) {
+        Ok([dataplane, guard]) => {
             watch(workspace);
-            println!("cargo::rustc-env=MACLANE_BPF_OBJECT={}", objects.dataplane.display());
-            println!("cargo::rustc-env=MACLANE_GUARD_OBJECT={}", objects.guard.display());
+            println!("cargo::rustc-env=MACLANE_BPF_OBJECT={}", dataplane.display());
+            println!("cargo::rustc-env=MACLANE_GUARD_OBJECT={}", guard.display());
             ExitCode::SUCCESS
         }
         // Cargo shows this one line, and nothing around it.

@@ -21,8 +21,9 @@ pub const VID_MASK: u16 = 0x0fff;
 /// Bytes that the decision reads: the header and one tag. A frame that is shorter is a runt.
 pub const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 
-/// The first bytes of a frame.
-pub type Head = [u8; HEAD_LEN];
+/// The first bytes of a frame, as words in the order in which they lie in memory. A frame begins at
+/// an even address, so that they can be read as words, which is much faster than byte by byte.
+pub type Head = [u16; HEAD_LEN / 2];
 
 /// A frame's VLAN tag: none, one customer tag with its tag control information (PCP, DEI, VLAN
 /// ID), or stacked tags, of which only the host may make sense: two, a service tag, or one with
@@ -144,6 +145,22 @@ pub struct Frame {
     pub tag: Tag,
 }
 
+/// An address of three words. Put together and taken apart again as one word, because compilers see
+/// through that, and not through bytes of several words.
+#[inline(always)]
+const fn mac([a, b, c]: [u16; 3]) -> Mac {
+    let word = a.to_le() as u64 | (b.to_le() as u64) << 16 | (c.to_le() as u64) << 32;
+    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+/// The head of a frame of which these are the bytes; `None` for a runt.
+#[must_use]
+pub fn head_of(bytes: &[u8]) -> Option<Head> {
+    let bytes: &[u8; HEAD_LEN] = bytes.first_chunk()?;
+    Some(core::array::from_fn(|word| u16::from_ne_bytes([bytes[2 * word], bytes[2 * word + 1]])))
+}
+
 const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
@@ -153,10 +170,8 @@ impl Frame {
     #[must_use]
     #[inline(always)]
     pub fn parse(head: &Head, offloaded: OffloadedTag) -> Self {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1, t0, t1, i0, i1] = *head;
-        let outer = u16::from_be_bytes([e0, e1]);
-        let tci = u16::from_be_bytes([t0, t1]);
-        let inner = u16::from_be_bytes([i0, i1]);
+        let [d0, d1, d2, s0, s1, s2, outer, tci, inner] = *head;
+        let [outer, tci, inner] = [outer, tci, inner].map(u16::from_be);
         let tag = if offloaded.present {
             if offloaded.proto == ETH_P_8021Q && !is_tag(outer) {
                 Tag::read(offloaded.tci)
@@ -170,7 +185,7 @@ impl Frame {
         } else {
             Tag::stacked(tci)
         };
-        Self { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], tag }
+        Self { dst: mac([d0, d1, d2]), src: mac([s0, s1, s2]), tag }
     }
 
     /// True for broadcast and multicast: the I/G bit (IEEE 802-2014, clause 8.2.2).
@@ -209,8 +224,10 @@ mod tests {
             ("offloaded", [8, 6, 1, 2, 3, 4], meta(ETH_P_8021Q, 0xfff), Tag::stacked(0xfff)),
         ];
         for (name, tail, offloaded, want) in cases {
-            let mut head = [0xff; HEAD_LEN];
-            head[12..].copy_from_slice(tail);
+            let mut head = [0xffff; HEAD_LEN / 2];
+            for (word, bytes) in head[6..].iter_mut().zip(tail.as_chunks().0) {
+                *word = u16::from_ne_bytes(*bytes);
+            }
             assert_eq!(Frame::parse(&head, *offloaded).tag, *want, "{name}");
         }
     }

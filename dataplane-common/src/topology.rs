@@ -78,7 +78,7 @@ pub struct TableSet {
     pub vlans: BTreeMap<u16, Vlan>,
     /// `maclane_groups`.
     pub groups: BTreeMap<GroupKey, PortRef>,
-    /// `maclane_sources`; what is not here is zero.
+    /// `maclane_sources`; what is not here has no MACs.
     pub sources: BTreeMap<u32, Bucket>,
     /// `maclane_hostend`.
     pub host_ends: BTreeMap<u32, PortRef>,
@@ -86,9 +86,27 @@ pub struct TableSet {
     pub tx: BTreeMap<u16, u32>,
 }
 
+impl TableSet {
+    /// The buckets, from the FDB. Of several MACs in one bucket the lowest has its entry there, and
+    /// of several entries that of the lowest VLAN.
+    fn fill_sources(&mut self) {
+        let mut last = None;
+        for (key, entry) in &self.fdb {
+            let empty = Bucket { key: *key, entry: *entry, macs: 0 };
+            let bucket = self.sources.entry(bucket(key.mac)).or_insert(empty);
+            if last != Some(key.mac) {
+                bucket.macs += 1;
+            }
+            last = Some(key.mac);
+        }
+    }
+}
+
 impl Tables for TableSet {
     fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
-        self.fdb.get(&FdbKey { mac, vlan }).copied()
+        let key = FdbKey { mac, vlan };
+        let bucket = self.sources.get(&bucket(mac))?;
+        bucket.answer(key).unwrap_or_else(|| self.fdb.get(&key).copied())
     }
 
     fn port(&self, port: u16) -> Option<Port> {
@@ -164,10 +182,7 @@ impl Topology {
         self.fill_ports(&mut tables);
         self.fill_fdb(&mut tables);
         self.fill_groups(&mut tables, before);
-        let macs: BTreeSet<Mac> = tables.fdb.keys().map(|key| key.mac).collect();
-        for mac in macs {
-            tables.sources.entry(bucket(mac)).or_default().macs += 1;
-        }
+        tables.fill_sources();
         tables
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
     abi::{
-        FdbKey, GroupKey, Kind, PORT_HOST, PORT_WIRE, PortRef, Tables, VLAN_ANY, bucket, port_flag,
-        vlan_flag,
+        Bucket, FdbKey, GroupKey, Kind, PORT_HOST, PORT_WIRE, PortRef, Tables, VLAN_ANY, bucket,
+        port_flag, vlan_flag,
     },
     frame::Mac,
     topology::{Membership, TableSet, Topology},
@@ -198,6 +198,32 @@ fn two_macs_of_one_bucket_are_counted_both() {
     twin.mac = other;
     let tables = tables(&topology(&[], vec![twin]));
     assert_eq!(tables.sources[&bucket(HOST)].macs, 2);
+    for mac in [HOST, other] {
+        assert_eq!(tables.fdb(mac, 0), tables.fdb.get(&FdbKey { mac, vlan: 0 }).copied());
+        assert_eq!(tables.fdb(mac, 7), None);
+    }
+}
+
+#[test]
+fn a_bucket_never_says_anything_else_than_the_fdb() {
+    for topology in all() {
+        let tables = tables(&topology);
+        for key in tables.fdb.keys() {
+            for vlan in [0, 10, 20, key.vlan, VLAN_ANY] {
+                let key = FdbKey { vlan, ..*key };
+                let said = tables.sources[&bucket(key.mac)].answer(key);
+                let truth = tables.fdb.get(&key).copied();
+                assert!(said.is_none_or(|said| said == truth), "{key:?}: {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bucket_without_an_entry_leaves_every_key_to_the_fdb() {
+    let key = FdbKey { mac: HOST, vlan: 0 };
+    assert_eq!(Bucket::without_entry(1).answer(key), None);
+    assert_eq!(Bucket::without_entry(0).answer(key), Some(None), "nobody has a MAC of this bucket");
 }
 
 #[test]

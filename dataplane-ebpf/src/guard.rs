@@ -35,6 +35,7 @@ mod guard {
     /// the child's owner may add run after TCX (`net/core/dev.c`, `sch_handle_egress`) and must
     /// not write the mark again. A child that somebody else made keeps its filters.
     #[classifier]
+    #[inline(always)]
     fn maclane_guard(ctx: TcContext) -> i32 {
         #[allow(clippy::cast_possible_truncation, reason = "a port is below 1,026")]
         let port = GUARD_PORT.load() as u16;

@@ -74,9 +74,16 @@ pub(crate) struct Maps;
 impl Tables for Maps {
     #[inline(always)]
     fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
+        let key = FdbKey { mac, vlan };
+        let bucket = SOURCE_TABLE.get(bucket(mac))?;
+        if let Some(answer) = bucket.answer(key)
+            && (answer.is_none() || still(bucket, key))
+        {
+            return answer;
+        }
         // SAFETY: the value is copied at once; the slot of an entry that the daemon removes at
         // this moment may already hold another one, as it may a moment later.
-        unsafe { FDB.get(FdbKey { mac, vlan }).copied() }
+        unsafe { FDB.get(key).copied() }
     }
 
     #[inline(always)]
@@ -98,6 +105,15 @@ impl Tables for Maps {
     fn drop_unknown(&self) -> bool {
         settings().drop_unknown != 0
     }
+}
+
+/// True if the entry that was just read out of a bucket was that of this key: the daemon, which may
+/// be writing it, changes the key before the entry and after it.
+#[inline(always)]
+fn still(bucket: &Bucket, key: FdbKey) -> bool {
+    // SAFETY: the key is a live value, aligned as a word.
+    let word = unsafe { core::ptr::from_ref(&bucket.key).cast::<u64>().read_volatile() };
+    word == u64::from_ne_bytes(key.word().to_le_bytes())
 }
 
 /// The member in a slot of a group.

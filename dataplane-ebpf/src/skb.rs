@@ -75,7 +75,7 @@ impl Skb {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         if data + HEAD_LEN <= end {
-            // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+            // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
             return Some(unsafe { *(data as *const Head) });
         }
         // A short frame, or one whose payload is not in the linear part.
@@ -109,7 +109,7 @@ impl Skb {
         }
         // SAFETY: the helper has written all of it.
         let begin = unsafe { begin.assume_init() };
-        // Byte by byte: a comparison of arrays calls `memcmp`, a function with pointers, which
+        // Word by word: a comparison of arrays calls `memcmp`, a function with pointers, which
         // kernels before 6.8 do not accept from libbpf.
         let differs =
             |head: Head| head.iter().zip(&begin).fold(0, |all, (a, b)| all | (a ^ b)) != 0;

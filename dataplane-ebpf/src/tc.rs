@@ -32,6 +32,7 @@ pub(crate) enum Hook {
 
 /// TC ingress of the parent: frames from the wire, and those that our own programs put back.
 #[classifier]
+#[inline(always)]
 fn maclane_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let mark = Mark::decode(skb.mark());
@@ -83,6 +84,7 @@ fn arrived(skb: Skb, mark: Option<Mark>) -> i32 {
 /// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
 /// were decided on at their host end.
 #[classifier]
+#[inline(always)]
 fn maclane_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let mark = Mark::decode(skb.mark());
@@ -112,6 +114,7 @@ fn maclane_egress(ctx: TcContext) -> i32 {
 
 /// TC ingress of a veth child's host end: frames of that child.
 #[classifier]
+#[inline(always)]
 fn maclane_port(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let Some(from) = port_of_host_end(skb.ifindex()) else {

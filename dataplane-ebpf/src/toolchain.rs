@@ -131,7 +131,7 @@ impl Toolchain {
         command
             .current_dir(options.manifest_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", rustflags(linker, flags))
-            .args(["--package", PACKAGE, "--bins"])
+            .args(["--package", PACKAGE])
             .args(["--target", TARGET, "--profile", PROFILE])
             .arg("--target-dir")
             .arg(options.target_dir);
@@ -156,22 +156,24 @@ pub struct Options<'a> {
     pub features: &'a [&'a str],
 }
 
-/// The two objects, as ELF files.
-#[derive(Clone, Debug)]
-pub struct Objects {
-    /// The programs of a parent.
-    pub dataplane: PathBuf,
-    /// The program of a child.
-    pub guard: PathBuf,
-}
+/// The object with the programs of a parent.
+pub const DATAPLANE: &str = "dataplane";
 
-/// Builds the objects. What the compiler has to say goes to stderr.
-pub fn build(options: &Options) -> Result<Objects, Error> {
+/// The object with the program of a child.
+pub const GUARD: &str = "guard";
+
+/// The object that `bench` measures with.
+pub const LOAD: &str = "load";
+
+/// Builds objects by their names, and says where they lie, as ELF files. What the compiler has to
+/// say goes to stderr.
+pub fn build<const N: usize>(options: &Options, objects: [&str; N]) -> Result<[PathBuf; N], Error> {
     let toolchain = Toolchain::find()?;
-    let linker = find_linker()?;
-    run(toolchain.cargo("build", &linker, &[], options))?;
+    let mut command = toolchain.cargo("build", &find_linker()?, &[], options);
+    command.args(objects.iter().flat_map(|name| ["--bin", name]));
+    run(&mut command)?;
     let built = options.target_dir.join(TARGET).join(PROFILE);
-    Ok(Objects { dataplane: built.join("dataplane"), guard: built.join("guard") })
+    Ok(objects.map(|name| built.join(name)))
 }
 
 /// Checks the programs with every warning as an error, without linking them.
@@ -184,19 +186,20 @@ pub fn check(options: &Options) -> Result<(), Error> {
         Toolchain::System => "check",
         Toolchain::Nightly => "clippy",
     };
-    run(toolchain.cargo(subcommand, &find_linker()?, &["-Dwarnings"], options))
+    let mut command = toolchain.cargo(subcommand, &find_linker()?, &["-Dwarnings"], options);
+    run(command.arg("--bins"))
 }
 
-fn run(mut command: Command) -> Result<(), Error> {
+fn run(command: &mut Command) -> Result<(), Error> {
     // A build script's stdout is read by cargo; stderr is where people look.
     let status = command
         .stdout(Stdio::null())
         .status()
-        .map_err(|source| Error::Start { command: command_line(&command), source })?;
+        .map_err(|source| Error::Start { command: command_line(command), source })?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed { command: command_line(&command), status })
+    Err(Error::Failed { command: command_line(command), status })
 }
 
 /// The folder into which `cargo xtask setup` installs `bpf-linker`, as `bin/bpf-linker`.
@@ -246,6 +249,8 @@ fn rustflags(linker: &Path, more: &[&str]) -> OsString {
     linker_flag.push(linker);
     let mut flags = vec![
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
+        // 32-bit arithmetic and jumps, which every kernel that maclane runs on has (Linux 5.1).
+        "-Ctarget-cpu=v3".into(),
         // The programs' BTF is made of their debug information.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),

@@ -28,6 +28,7 @@ const ADDRESSES: usize = 12;
 
 /// XDP on the parent: frames from the wire.
 #[xdp(frags)]
+#[inline(always)]
 fn maclane_xdp(ctx: XdpContext) -> u32 {
     // A frame that is too short is not ours to judge: the kernel counts it.
     let Some(frame) = frame(&ctx) else { return XDP_PASS };
@@ -62,7 +63,7 @@ fn frame(ctx: &XdpContext) -> Option<Frame> {
     if data + HEAD_LEN > ctx.data_end() {
         return None;
     }
-    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
     let head = unsafe { &*(data as *const Head) };
     Some(Frame::parse(head, OffloadedTag::NONE))
 }

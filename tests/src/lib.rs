@@ -15,6 +15,7 @@
 
 pub mod daemon;
 pub mod frames;
+pub mod interrupt;
 pub mod kernel;
 pub mod link;
 pub mod mac;

@@ -1,5 +1,6 @@
 //! Everything a developer of maclane runs.
 
+mod bench;
 mod command;
 mod fuzz;
 mod lint;
@@ -49,6 +50,13 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Set up, build, then measure maclane beside the kernel's macvlan and bridge (as root)
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Options of the benchmarks; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check formatting and lints, for this machine and for the BPF target
     Lint,
     /// Set up, build, then prove maclane on a small LAN of namespaces, or run it with ARGS
@@ -84,6 +92,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Test { kernels, arguments } => test::run(&kernels, &arguments)?,
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,
+        Task::Bench { arguments } => return bench::run(&arguments),
         Task::Lint => lint::run()?,
         Task::Run { arguments } if arguments.is_empty() => return run::proof(),
         Task::Run { arguments } => {

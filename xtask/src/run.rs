@@ -24,7 +24,6 @@
 //! raw sockets.
 
 mod checks;
-mod interrupt;
 mod live;
 mod observe;
 mod proofs;
@@ -45,9 +44,9 @@ use tabled::{
     builder::Builder,
     settings::{Padding, Style},
 };
+use tests::interrupt::{self, Interrupt, Interrupted};
 
 use crate::{command, setup, workspace};
-use interrupt::{Interrupt, Interrupted};
 use proofs::PROOFS;
 use site::Site;
 

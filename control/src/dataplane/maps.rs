@@ -139,6 +139,8 @@ impl Maps {
             self.tx.set(u32::from(*port), *ifindex, None, 0).doing(|| full(map::TX))?;
         }
         for (bucket, entry) in added(&old.sources, &new.sources) {
+            // Whoever reads it meanwhile must not find an entry under another one's key.
+            self.sources.set(*bucket, Bucket::without_entry(entry.macs), 0)?;
             self.sources.set(*bucket, *entry, 0).doing(|| full(map::SOURCES))?;
         }
         for (key, member) in added(&old.groups, &new.groups) {
@@ -164,7 +166,7 @@ impl Maps {
             self.groups.remove(key).doing(|| format!("cannot remove from {}", map::GROUPS))?;
         }
         for bucket in removed(&old.sources, &new.sources) {
-            self.sources.set(*bucket, Bucket::default(), 0)?;
+            self.sources.set(*bucket, Bucket::without_entry(0), 0)?;
         }
         for port in removed(&old.tx, &new.tx) {
             // Index 0 empties the slot (`kernel/bpf/devmap.c`, `__dev_map_update_elem`).

@@ -8,7 +8,7 @@ use dataplane_common::{
     Frame, Mark, Tables, Verdict,
     abi::{Kind, PORT_FIRST_CHILD, PORT_HOST, PORT_WIRE, port_flag},
     decide::{Sender, copy_for, decide, egress_port, ingress_port},
-    frame::{Head, Mac, OffloadedTag, Tag},
+    frame::{Mac, OffloadedTag, Tag, head_of},
     topology::{Child, Membership, TableSet, Topology},
 };
 use libfuzzer_sys::fuzz_target;
@@ -153,10 +153,8 @@ fn check(topology: &Topology, tables: &TableSet, frame: &Frame, from: u16) {
 fuzz_target!(|input: Input| {
     let topology = topology(&input);
     let tables = topology.tables(&BTreeMap::new());
-    let mut head: Head = [0; 18];
-    head[..6].copy_from_slice(&mac(&input.dst));
-    head[6..12].copy_from_slice(&mac(&input.src));
-    head[12..].copy_from_slice(&input.rest);
+    let bytes = [mac(&input.dst), mac(&input.src), input.rest].concat();
+    let head = head_of(&bytes).expect("18 bytes");
     let offloaded = input.offloaded.map_or(OffloadedTag::NONE, |(service, tci)| OffloadedTag {
         present: true,
         proto: if service { 0x88a8 } else { 0x8100 },

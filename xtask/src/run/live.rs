@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tests::{process::Process, tcp::Stream, topology::PARENT, traffic::Ping};
+use tests::{interrupt::Interrupt, process::Process, tcp::Stream, topology::PARENT, traffic::Ping};
 
-use super::{interrupt::Interrupt, print, site::Site};
+use super::{print, site::Site};
 
 /// How often to look for a signal, and how long a pause ends what `stats` prints at once.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,7 +68,7 @@ fn watch(site: &Site, interrupt: &Interrupt) -> Result<()> {
     let mut block = Vec::new();
     let ended = loop {
         if let Err(interrupted) = interrupt.check() {
-            break Err(interrupted);
+            break Err(interrupted.into());
         }
         match lines.recv_timeout(TICK) {
             Ok(line) => block.push(line),

@@ -8,12 +8,13 @@ use std::{
 use anyhow::Result;
 use tests::{
     daemon::Daemon,
+    interrupt::Interrupt,
     mac::Mac,
     netns::Netns,
     topology::{Host, Lan, Options, PARENT},
 };
 
-use super::{interrupt::Interrupt, say};
+use super::say;
 
 /// A child as it is to be made. Its interface is called like the parent.
 struct Plan {

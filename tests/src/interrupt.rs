@@ -8,20 +8,20 @@ use std::{
     },
 };
 
-use anyhow::Result;
 use nix::sys::signal::Signal;
 
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// The last signal that asked this process to end.
-pub(super) struct Interrupt {
+#[derive(Debug)]
+pub struct Interrupt {
     /// Its number; 0 as long as there was none.
     number: Arc<AtomicUsize>,
 }
 
 /// Why something was not finished.
 #[derive(Debug)]
-pub(super) struct Interrupted;
+pub struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +33,7 @@ impl std::error::Error for Interrupted {}
 
 impl Interrupt {
     /// From now on, signals no longer end this process; they are kept here.
-    pub(super) fn watch() -> io::Result<Self> {
+    pub fn watch() -> io::Result<Self> {
         let number = Arc::new(AtomicUsize::new(0));
         for signal in SIGNALS {
             let value = usize::from(number_of(signal));
@@ -43,19 +43,19 @@ impl Interrupt {
     }
 
     /// The signal, if there was one.
-    pub(super) fn caught(&self) -> Option<Signal> {
+    pub fn caught(&self) -> Option<Signal> {
         let number = self.number.load(Ordering::Relaxed);
         SIGNALS.into_iter().find(|&signal| usize::from(number_of(signal)) == number)
     }
 
     /// Fails if there was one.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.caught().is_some() { Err(Interrupted.into()) } else { Ok(()) }
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.caught().is_some() { Err(Interrupted) } else { Ok(()) }
     }
 }
 
 /// What a shell reports of a process that the signal has ended.
-pub(super) fn exit_code(signal: Signal) -> u8 {
+pub fn exit_code(signal: Signal) -> u8 {
     128 + number_of(signal)
 }
 

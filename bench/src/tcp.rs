@@ -1,0 +1,278 @@
+//! TCP: bulk (iperf3) and round trips, between the host and its children.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tests::{daemon::Daemon, eventually, netns::Netns, process::Process, topology::PARENT};
+
+use crate::{
+    context::{ANSWER_CPU, Context, load_cpu, pin},
+    cpu::Cpu,
+    row::{Bench, Measured, Row, Target, info, row},
+    series::{Series, alternate},
+};
+
+const BITS: &str = "Gbit/s";
+const TRIPS: &str = "round trips/s";
+const MICROSECONDS: &str = "µs";
+const SHIM: &str = "macvlan shim";
+const BRIDGE_MODE: &str = "kernel macvlan, bridge mode";
+const BRIDGE: &str = "kernel bridge";
+
+const BULK_TO: &[Row] = &[
+    row(
+        "tcp-bulk-to-child",
+        "one TCP stream, host → macvlan child",
+        BITS,
+        SHIM,
+        Target::AtLeast(0.95),
+        "",
+    ),
+    info("tcp-bulk-to-child-cpu", "CPU time of that stream", "ns/KiB", Some(SHIM), ""),
+];
+
+const BULK_FROM: &[Row] = &[
+    row(
+        "tcp-bulk-from-child",
+        "one TCP stream, macvlan child → host",
+        BITS,
+        SHIM,
+        Target::AtLeast(0.95),
+        "",
+    ),
+    info("tcp-bulk-from-child-cpu", "CPU time of that stream", "ns/KiB", Some(SHIM), ""),
+];
+
+const HOST_CHILD: &[Row] = &[
+    row(
+        "tcp-rt-host-child",
+        "TCP round trips of one byte, host ↔ macvlan child",
+        TRIPS,
+        SHIM,
+        Target::AtLeast(0.95),
+        "",
+    ),
+    info("tcp-rt-host-child-p50", "half of them take no longer", MICROSECONDS, Some(SHIM), ""),
+    info("tcp-rt-host-child-p99", "99 of 100 take no longer", MICROSECONDS, Some(SHIM), ""),
+];
+
+const CHILD_CHILD: &[Row] = &[
+    row(
+        "tcp-rt-child-child",
+        "TCP round trips, macvlan child ↔ macvlan child, vepa mode",
+        TRIPS,
+        BRIDGE_MODE,
+        Target::AtLeast(0.90),
+        "",
+    ),
+    info(
+        "tcp-rt-child-child-p50",
+        "half of them take no longer",
+        MICROSECONDS,
+        Some(BRIDGE_MODE),
+        "",
+    ),
+    info("tcp-rt-child-child-p99", "99 of 100 take no longer", MICROSECONDS, Some(BRIDGE_MODE), ""),
+];
+
+const VETH_VETH: &[Row] = &[
+    row(
+        "tcp-rt-veth-veth",
+        "TCP round trips, veth child ↔ veth child",
+        TRIPS,
+        BRIDGE,
+        Target::AtLeast(1.2),
+        "",
+    ),
+    info("tcp-rt-veth-veth-p50", "half of them take no longer", MICROSECONDS, Some(BRIDGE), ""),
+    info("tcp-rt-veth-veth-p99", "99 of 100 take no longer", MICROSECONDS, Some(BRIDGE), ""),
+];
+
+/// The benchmarks of this module.
+pub(crate) const BENCHES: &[Bench] = &[
+    Bench { rows: BULK_TO, run: |cx| bulk(cx, false) },
+    Bench { rows: BULK_FROM, run: |cx| bulk(cx, true) },
+    Bench { rows: HOST_CHILD, run: |cx| trips(cx, Pair::host_child(cx), Pair::shim()) },
+    Bench {
+        rows: CHILD_CHILD,
+        run: |cx| trips(cx, Pair::children(cx, "macvlan", "vepa"), Pair::macvlan()),
+    },
+    Bench {
+        rows: VETH_VETH,
+        run: |cx| trips(cx, Pair::children(cx, "veth", "auto"), Pair::bridge()),
+    },
+];
+
+/// Who answers.
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 102);
+
+/// Two parties on one host, and the host with its wire. Dropped in this order.
+struct Pair {
+    _daemon: Option<Daemon>,
+    /// `None` is the host itself.
+    client: Option<Netns>,
+    server: Netns,
+    host: Netns,
+    _wire: Netns,
+}
+
+impl Pair {
+    /// A host without children, whose cable leads nowhere.
+    fn bare() -> Self {
+        let [wire, host, server] = [(); 3].map(|()| Netns::without_ipv6());
+        host.veth(PARENT, &wire, "w0");
+        Self { _daemon: None, client: None, server, host, _wire: wire }
+    }
+
+    fn host_child(cx: &Context) -> Self {
+        let pair = Self::bare();
+        pair.host.address(PARENT, "192.168.50.10/24");
+        let daemon = Daemon::start_program(cx.program.clone(), &pair.host, &[]);
+        daemon.network("lan", 0, "macvlan");
+        daemon.child("server", "lan", &pair.server, &format!("{SERVER}/24"));
+        Self { _daemon: Some(daemon), ..pair }
+    }
+
+    /// What people build by hand: a macvlan interface of the host's own.
+    fn shim() -> Self {
+        let pair = Self::bare();
+        pair.host.macvlan(PARENT, "bridge", &pair.host, "shim0");
+        pair.host.address("shim0", "192.168.50.10/24");
+        pair.host.macvlan(PARENT, "bridge", &pair.server, PARENT);
+        pair.server.address(PARENT, &format!("{SERVER}/24"));
+        pair
+    }
+
+    fn children(cx: &Context, kind: &str, mode: &str) -> Self {
+        let pair = Self::bare();
+        let client = Netns::without_ipv6();
+        let daemon = Daemon::start_program(cx.program.clone(), &pair.host, &[]);
+        let network = ["network", "create", "lan", "--parent", PARENT, "--kind", kind];
+        let mode: &[&str] = if kind == "macvlan" { &["--mode", mode] } else { &[] };
+        daemon.run(&[&network, mode].concat());
+        daemon.child("server", "lan", &pair.server, &format!("{SERVER}/24"));
+        daemon.child("client", "lan", &client, "192.168.50.101/24");
+        Self { _daemon: Some(daemon), client: Some(client), ..pair }
+    }
+
+    fn macvlan() -> Self {
+        let pair = Self::bare();
+        let client = Netns::without_ipv6();
+        for (ns, cidr) in [(&pair.server, format!("{SERVER}/24")), (&client, CLIENT.to_owned())] {
+            pair.host.macvlan(PARENT, "bridge", ns, PARENT);
+            ns.address(PARENT, &cidr);
+        }
+        Self { client: Some(client), ..pair }
+    }
+
+    fn bridge() -> Self {
+        let pair = Self::bare();
+        let client = Netns::without_ipv6();
+        pair.host.bridge("br0");
+        pair.host.enslave(PARENT, "br0");
+        let ends = [("h0", &pair.server, format!("{SERVER}/24")), ("h1", &client, CLIENT.into())];
+        for (host_end, ns, cidr) in ends {
+            pair.host.veth(host_end, ns, PARENT);
+            pair.host.enslave(host_end, "br0");
+            ns.address(PARENT, &cidr);
+        }
+        Self { client: Some(client), ..pair }
+    }
+
+    fn client(&self) -> &Netns {
+        self.client.as_ref().unwrap_or(&self.host)
+    }
+}
+
+const CLIENT: &str = "192.168.50.101/24";
+
+fn bulk(cx: &Context, reverse: bool) -> Result<Measured> {
+    let sides = [Pair::host_child(cx), Pair::shim()];
+    let servers: Vec<Process> = sides.iter().map(iperf_server).collect();
+    let measure = |pair: &Pair| iperf(cx, pair, reverse);
+    let outcomes = alternate(cx, || measure(&sides[0]), || measure(&sides[1]));
+    drop(servers);
+    Ok(outcomes?.into())
+}
+
+fn iperf_server(pair: &Pair) -> Process {
+    let mut command = pair.server.command("iperf3");
+    command.args(["-s"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = Process::start(&mut command);
+    eventually("iperf3 listens", Duration::from_secs(5), || {
+        pair.server.enter(|| TcpStream::connect((SERVER, 5201)).is_ok())
+    });
+    server
+}
+
+/// Gigabits a second as the receiver saw them, and nanoseconds of CPU for each KiB.
+fn iperf(cx: &Context, pair: &Pair, reverse: bool) -> Result<[f64; 2]> {
+    let server = SERVER.to_string();
+    let seconds = cx.seconds().to_string();
+    let cpus = format!("{},{ANSWER_CPU}", load_cpu());
+    let mut words = vec!["iperf3", "-J", "-A", &cpus, "-t", &seconds, "-c", &server];
+    if reverse {
+        words.push("-R");
+    }
+    let before = Cpu::now()?;
+    let text = pair.client().run(&words);
+    let busy = Cpu::now()?.busy_seconds_since(before);
+    let report: Value = serde_json::from_str(&text).context("iperf3 prints no JSON")?;
+    let received = &report["end"]["sum_received"];
+    let bits = received["bits_per_second"].as_f64().context("iperf3 received nothing")?;
+    let bytes = received["bytes"].as_f64().context("iperf3 received nothing")?;
+    Ok([bits / 1e9, busy * 1e9 / (bytes / 1024.0)])
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "both sides end with the benchmark")]
+fn trips(cx: &Context, ours: Pair, peer: Pair) -> Result<Measured> {
+    let measure = |pair: &Pair| ping_pong(pair, Duration::from_secs(cx.seconds().into()) / 2);
+    Ok(alternate(cx, || measure(&ours), || measure(&peer))?.into())
+}
+
+/// One byte there and one back, again and again: how many a second, and the p50 and p99 of how
+/// many microseconds one took.
+fn ping_pong(pair: &Pair, time: Duration) -> Result<[f64; 3]> {
+    let listener = pair.server.enter(|| TcpListener::bind((SERVER, 0)))?;
+    let address = listener.local_addr()?;
+    let mut near = pair.client().enter(|| TcpStream::connect(address))?;
+    let (mut far, _) = listener.accept()?;
+    for end in [&near, &far] {
+        end.set_nodelay(true)?;
+        end.set_read_timeout(Some(Duration::from_secs(10)))?;
+    }
+    let answering = thread::spawn(move || -> Result<()> {
+        pin(ANSWER_CPU)?;
+        let mut byte = [0];
+        while far.read(&mut byte)? > 0 {
+            far.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let asking = thread::spawn(move || -> Result<Vec<f64>> {
+        pin(load_cpu())?;
+        let (mut byte, mut took) = ([0], Vec::new());
+        let end = Instant::now() + time;
+        let mut before = Instant::now();
+        while before < end {
+            near.write_all(&byte)?;
+            near.read_exact(&mut byte)?;
+            let now = Instant::now();
+            took.push((now - before).as_secs_f64() * 1e6);
+            before = now;
+        }
+        Ok(took)
+    });
+    let took = Series::new(asking.join().expect("it does not panic")?);
+    answering.join().expect("it does not panic")?;
+    #[allow(clippy::cast_precision_loss)]
+    let rate = took.rounds() as f64 / time.as_secs_f64();
+    Ok([rate, took.median(), took.quantile(0.99)])
+}
