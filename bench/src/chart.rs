@@ -174,10 +174,10 @@ pub(crate) fn ratios(all: &[Finished]) -> String {
     let axis = Axis { low: 0.1, high: 20.0, from: 220.0, to: WIDTH - 110.0, log: true };
     let bottom = height - 55.0;
     for tick in [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0] {
-        let width = if tick == 1.0 { 2.0 } else { 1.0 };
-        svg.line((axis.at(tick), 70.0), (axis.at(tick), bottom), GRID, width);
+        svg.line((axis.at(tick), 70.0), (axis.at(tick), bottom), GRID, 1.0);
         svg.text((axis.at(tick), bottom + 16.0), "middle", 12, &tick.to_string());
     }
+    svg.line((axis.at(1.0), 70.0), (axis.at(1.0), bottom), INK, 1.0);
     let middle = f64::midpoint(axis.from, axis.to);
     svg.text((middle, bottom + 36.0), "middle", 13, "ours ÷ peer, logarithmic");
     for (place, finished) in rows.into_iter().enumerate() {

@@ -99,6 +99,16 @@ impl Sink {
     }
 }
 
+/// The program that counts and drops in the stack, loaded and attached nowhere.
+pub(crate) fn bare_program() -> Result<SchedClassifier> {
+    let mut ebpf = Ebpf::load(OBJECT)?;
+    let program = ebpf.program_mut("load_sink").context("no load_sink")?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    // Another handle to it, which outlives the object.
+    Ok(SchedClassifier::from_program_info(program.info()?, "load_sink".into())?)
+}
+
 /// A redirect of everything through a devmap, attached to an interface.
 pub(crate) struct Redirect {
     _ebpf: Ebpf,

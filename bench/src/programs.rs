@@ -23,6 +23,7 @@ use tests::{daemon::Daemon, frames::Frame, mac::Mac, netns::Netns, process, topo
 use crate::{
     context::{Context, FRAMES, load_cpu, pin},
     line::{Line, NOBODY, Setup},
+    load::bare_program,
     row::{Bench, Measured, Row, info},
     series::{Outcome, Series, alone},
 };
@@ -40,6 +41,13 @@ const PROGRAMS: &[Row] = &[
     info("program-egress-wire", "maclane_egress: host → wire", NS, None, ""),
     info("program-port-veth", "maclane_port: veth child → veth child", NS, None, ""),
     info("program-port-wire", "maclane_port: veth child → wire", NS, None, ""),
+    info(
+        "program-bare",
+        "a program that does no more than count",
+        NS,
+        None,
+        "What of every program's time is not the program's own.",
+    ),
     info("program-guard", "maclane_guard: a macvlan child's frame", NS, None, ""),
 ];
 
@@ -98,7 +106,7 @@ fn programs(cx: &Context) -> Result<Measured> {
     let open = |name: &str| SchedClassifier::from_pin(host.pins.join("programs").join(name));
     let (xdp, ingress) = (open("maclane_xdp")?, open("maclane_ingress")?);
     let (egress, port) = (open("maclane_egress")?, open("maclane_port")?);
-    let guard = guard()?;
+    let (guard, bare) = (guard()?, bare_program()?);
 
     let ns = &host.line.host;
     let run = |program: &SchedClassifier, ifname: Option<&str>, from, to| {
@@ -118,11 +126,15 @@ fn programs(cx: &Context) -> Result<Measured> {
             run(&egress, wire, own, stranger)?,
             run(&port, end, v1, v2)?,
             run(&port, end, v1, stranger)?,
+            run(&bare, None, stranger, m1)?,
             run(&guard, None, m1, stranger)?,
         ])
     });
     Ok(outcomes?.into())
 }
+
+/// Where `ifindex` is in `struct __sk_buff` (`include/uapi/linux/bpf.h`).
+const IFINDEX: usize = 40;
 
 /// Nanoseconds of one frame.
 fn time(
@@ -134,8 +146,6 @@ fn time(
 ) -> Result<f64> {
     let ip = |last| SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, last), 9);
     let frame = Frame::udp((from, ip(1)), (to, ip(2)), "maclane").to_bytes();
-    // Where `ifindex` is in `struct __sk_buff` (`include/uapi/linux/bpf.h`).
-    const IFINDEX: usize = 40;
     let mut skb = [0; 192];
     skb[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.unwrap_or(0).to_ne_bytes());
     let result = ns.enter(|| {

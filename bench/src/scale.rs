@@ -45,6 +45,13 @@ const CHILDREN: &[Row] = &[
         Target::AtLeast(1.0),
         "",
     ),
+    info(
+        "arp-calm-answered",
+        "the same children, requests answered while there is no storm",
+        "of 5",
+        Some("all"),
+        "Without a storm all are answered: the set-up works.",
+    ),
     info("arp-storm-answered-kernel", "the same with kernel macvlan", "of 5", Some("all"), ""),
     row("arp-storm-cpu", "that storm's CPU", "% of the machine", KERNEL, Target::AtMost(0.125), ""),
     row(
@@ -81,9 +88,17 @@ struct Growing {
 
 impl Growing {
     fn new(line: Line) -> Result<Self> {
-        // The child that frames are for is also the one that is asked for.
-        line.child.address(PARENT, &format!("{ASKED_FOR}/16"));
-        Ok(Self { side: Side::stack(line, 0)?, added: Vec::new(), namespaces: namespaces() })
+        let namespaces = namespaces();
+        for ns in &namespaces {
+            // All links of a namespace hear a request: only the one that has the address answers.
+            ns.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+        }
+        Ok(Self { side: Side::stack(line, 0)?, added: Vec::new(), namespaces })
+    }
+
+    /// Gives the second child the address that is asked for: the first one's sink takes everything.
+    fn address_second(&self) {
+        self.namespaces[1].address("e1", &format!("{ASKED_FOR}/16"));
     }
 
     fn grow(&mut self, cx: &Context, to: usize) -> Result<()> {
@@ -133,7 +148,7 @@ fn children(cx: &Context) -> Result<Measured> {
     let mut peer = Growing::new(Line::macvlan("bridge"))?;
     let (mut our_rates, mut peer_rates) = (Vec::new(), Vec::new());
     let (mut our_costs, mut peer_costs) = (Vec::new(), Vec::new());
-    let mut storms = None;
+    let (mut storms, mut calm) = (None, Series::default());
     for step in STEPS {
         for (side, rates, costs) in [
             (&mut ours, &mut our_rates, &mut our_costs),
@@ -147,6 +162,9 @@ fn children(cx: &Context) -> Result<Measured> {
         }
         if step == 500 {
             cx.say("storm at 500 children");
+            ours.address_second();
+            peer.address_second();
+            calm = series(&ours.storms(cx, 1, 0)?, |s| s.answered);
             storms = Some((ours.storms(cx, 7, RATE)?, peer.storms(cx, 7, RATE)?));
         }
     }
@@ -156,6 +174,7 @@ fn children(cx: &Context) -> Result<Measured> {
         last_against_first(&ours.added),
         ends(&our_rates),
         Outcome { ours: series(&our_storms, |s| s.answered), peer: all() },
+        Outcome { ours: calm, peer: Some(Series::new(vec![f64::from(ASKED)])) },
         Outcome { ours: series(&peer_storms, |s| s.answered), peer: all() },
         Outcome {
             ours: series(&our_storms, |s| s.percent),
@@ -247,7 +266,7 @@ fn fdb(cx: &Context) -> Result<Measured> {
 
 /// The tables of a daemon, written to behind its back.
 struct Fdb {
-    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    entries: HashMap<MapData, FdbKey, FdbValue>,
     sources: Array<MapData, Bucket>,
     /// What the child's own entry says.
     value: FdbValue,
@@ -259,10 +278,10 @@ impl Fdb {
         let shown = daemon.json(&["parent", "show", PARENT]);
         let pins = std::path::PathBuf::from(shown["pins"].as_str().context("it has no pins")?);
         let open = |name| MapData::from_pin(pins.join(name));
-        let fdb: HashMap<_, _, _> = Map::HashMap(open(map::FDB)?).try_into()?;
+        let entries: HashMap<_, _, _> = Map::HashMap(open(map::FDB)?).try_into()?;
         let sources = Map::Array(open(map::SOURCES)?).try_into()?;
-        let value = fdb.get(&key(0), 0).context("the child is not in the FDB")?;
-        Ok(Self { fdb, sources, value })
+        let value = entries.get(&key(0), 0).context("the child is not in the FDB")?;
+        Ok(Self { entries, sources, value })
     }
 
     /// Gives the child as many addresses, those that a generator with this spread sends to.
@@ -271,7 +290,7 @@ impl Fdb {
         // The daemon has entries of its own, and the table has room for no more than it has.
         for number in 0..entries.min(65_536 - 8) {
             let key = key(number);
-            self.fdb.insert(key, self.value, 0)?;
+            self.entries.insert(key, self.value, 0)?;
             let empty = Bucket { key, entry: self.value, macs: 0 };
             buckets.entry(bucket(key.mac)).or_insert(empty).macs += 1;
         }
@@ -283,7 +302,9 @@ impl Fdb {
 }
 
 fn key(number: u32) -> FdbKey {
-    let Mac([a, b, c, d, e, f]) = CHILD;
-    let [c, d, e, f] = (u32::from_be_bytes([c, d, e, f]) ^ number).to_be_bytes();
-    FdbKey { mac: [a, b, c, d, e, f], vlan: 0 }
+    let Mac(mut mac) = CHILD;
+    for (byte, change) in mac[2..].iter_mut().zip(number.to_be_bytes()) {
+        *byte ^= change;
+    }
+    FdbKey { mac, vlan: 0 }
 }

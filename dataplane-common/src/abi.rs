@@ -142,9 +142,8 @@ impl FdbKey {
     #[must_use]
     #[inline(always)]
     pub const fn word(self) -> u64 {
-        let [a, b, c, d, e, f] = self.mac;
-        let [low, high] = self.vlan.to_le_bytes();
-        u64::from_le_bytes([a, b, c, d, e, f, low, high])
+        let (mac, vlan) = (self.mac, self.vlan.to_le_bytes());
+        u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], vlan[0], vlan[1]])
     }
 }
 

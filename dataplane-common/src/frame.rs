@@ -150,8 +150,8 @@ pub struct Frame {
 #[inline(always)]
 const fn mac([a, b, c]: [u16; 3]) -> Mac {
     let word = a.to_le() as u64 | (b.to_le() as u64) << 16 | (c.to_le() as u64) << 32;
-    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
-    [a, b, c, d, e, f]
+    let bytes = word.to_le_bytes();
+    [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]
 }
 
 /// The head of a frame of which these are the bytes; `None` for a runt.

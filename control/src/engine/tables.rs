@@ -1,6 +1,6 @@
 //! From what is there to what the dataplane needs: modes and tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
     abi::{Kind as PortKind, port_flag},
@@ -61,12 +61,15 @@ impl State {
 
     /// Puts every macvlan child of a parent into the mode that is in force.
     pub(crate) async fn sync_modes(&mut self, parent: &str) {
+        // By network, because the answer takes a look at every child.
+        let mut in_force: BTreeMap<&str, Option<Mode>> = BTreeMap::new();
         let wrong: Vec<(String, Mode)> = self
             .children_of(parent)
             .filter_map(|(name, child)| {
-                let network = self.network(&child.record.value.spec.network).ok()?;
-                let wanted = self.mode_in_force(network)?;
                 let live = child.live.as_ref()?;
+                let network = child.record.value.spec.network.as_str();
+                let mode = || self.network(network).ok().and_then(|n| self.mode_in_force(n));
+                let wanted = (*in_force.entry(network).or_insert_with(mode))?;
                 (live.mode != Some(wanted) && wanted != Mode::Passthru)
                     .then(|| (name.clone(), wanted))
             })
