@@ -145,9 +145,17 @@ impl FdbKey {
         let (mac, vlan) = (self.mac, self.vlan.to_le_bytes());
         u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], vlan[0], vlan[1]])
     }
+
+    /// The key in a word that [`Self::word`] gave.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let b = word.to_le_bytes();
+        Self { mac: [b[0], b[1], b[2], b[3], b[4], b[5]], vlan: u16::from_le_bytes([b[6], b[7]]) }
+    }
 }
 
-/// Value of `maclane_fdb`.
+/// Value of `maclane_fdb`. No entry is all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct FdbValue {
@@ -157,6 +165,30 @@ pub struct FdbValue {
     pub kind: u8,
     /// [`port_flag`]s.
     pub flags: u8,
+}
+
+impl FdbValue {
+    /// [`Self::to_raw`] of no entry.
+    pub const NOTHING: u32 = 0;
+
+    /// The entry as one word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_raw(self) -> u32 {
+        let [low, high] = self.port.to_le_bytes();
+        u32::from_le_bytes([low, high, self.kind, self.flags])
+    }
+
+    /// The entry in a word that [`Self::to_raw`] gave, if it is one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        let [low, high, kind, flags] = raw.to_le_bytes();
+        if raw == Self::NOTHING {
+            return None;
+        }
+        Some(Self { port: u16::from_le_bytes([low, high]), kind, flags })
+    }
 }
 
 /// Value of `maclane_ports`.

@@ -237,18 +237,20 @@ fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict
     if host_alone { Verdict::Pass } else { Verdict::Drop(DropReason::Stacked) }
 }
 
+/// True if a macvlan child has the source of a frame, too: the kernel would take the frame for that
+/// child's, and leave it out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
+#[inline(always)]
+fn has_source_of_macvlan(frame: &Frame, tables: &impl Tables) -> bool {
+    tables.may_be_ours(frame.src)
+        && tables.fdb(frame.src, VLAN_ANY).is_some_and(|o| o.kind == Kind::Macvlan as u8)
+}
+
 #[inline(always)]
 fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
     let members = !frame.is_reserved();
-    // The kernel would take a source that a macvlan child has, too, for that child, and leave it
-    // out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
-    let shared_source = || {
-        let is_macvlan = |owner: FdbValue| owner.kind == Kind::Macvlan as u8;
-        tables.may_be_ours(frame.src) && tables.fdb(frame.src, VLAN_ANY).is_some_and(is_macvlan)
-    };
-    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !shared_source();
+    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !has_source_of_macvlan(frame, tables);
     let kernel = flag(vlan_flag::NO_MACVLAN) || members && floods;
     if kernel && (group.veth == 0 || !members) {
         return Verdict::Pass;

@@ -71,19 +71,30 @@ pub(crate) fn settings() -> Settings {
 /// The BPF maps, as the decision's tables.
 pub(crate) struct Maps;
 
+/// Asks the hash table itself: the entry for the key in `word`, or [`FdbValue::NOTHING`].
+///
+/// A global function, which the verifier looks at once, and not once for each way that leads on
+/// from it (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_lookup(word: u64) -> u32 {
+    // SAFETY: the value is copied at once; the slot of an entry that the daemon removes at
+    // this moment may already hold another one, as it may a moment later.
+    let found = unsafe { FDB.get(FdbKey::from_word(word)).copied() };
+    found.map_or(FdbValue::NOTHING, FdbValue::to_raw)
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
         let key = FdbKey { mac, vlan };
         let bucket = SOURCE_TABLE.get(bucket(mac))?;
-        if let Some(answer) = bucket.answer(key)
-            && (answer.is_none() || still(bucket, key))
-        {
-            return answer;
-        }
-        // SAFETY: the value is copied at once; the slot of an entry that the daemon removes at
-        // this moment may already hold another one, as it may a moment later.
-        unsafe { FDB.get(key).copied() }
+        let found = match bucket.answer(key) {
+            Some(None) => FdbValue::NOTHING,
+            Some(Some(entry)) if still(bucket, key) => entry.to_raw(),
+            Some(Some(_)) | None => maclane_lookup(key.word()),
+        };
+        FdbValue::from_raw(found)
     }
 
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! The TC entry points of a parent, and of the host ends of its veth children.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
+    abi::{Kind, PORT_HOST, PORT_WIRE, VLAN_ANY, port_flag},
     decide::{Sender, decide, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
@@ -39,7 +39,7 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
     if settings().xdp_generic != 0
         && mark != Some(Mark::Hairpin)
         && skb.is_misplaced()
-        && has_to_move(skb, mark)
+        && may_have_to_move(skb)
     {
         return skb.mend(parent()).unwrap_or_else(|Refused| {
             finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused))
@@ -59,26 +59,46 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
 /// two children in bridge mode.
 #[inline(always)]
 fn arrived(skb: Skb, mark: Option<Mark>) -> i32 {
-    let read = if settings().xdp_generic != 0 { skb.misplaced_frame() } else { skb.frame() };
-    let Some(frame) = read else {
+    let Some(frame) = arrived_frame(skb) else {
         count::rx(PORT_WIRE, skb.size());
         return finish(skb, Hook::Ingress, runt(PORT_WIRE));
     };
-    let from = match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
-        Ok(PORT_WIRE) => PORT_WIRE,
-        Ok(child) => {
-            if mark.is_some() {
-                skb.clear_mark();
-            }
-            return act(skb, Hook::Ingress, &frame, child);
+    match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
+        Ok(PORT_WIRE) => {
+            count::rx(PORT_WIRE, skb.size());
+            act(skb, Hook::Ingress, &frame, PORT_WIRE)
         }
+        Ok(child) => maclane_sibling(skb.0, child.into()),
         Err(reason) => {
             count::rx(PORT_WIRE, skb.size());
-            return finish(skb, Hook::Ingress, Verdict::Drop(reason));
+            finish(skb, Hook::Ingress, Verdict::Drop(reason))
         }
-    };
-    count::rx(from, skb.size());
-    act(skb, Hook::Ingress, &frame, from)
+    }
+}
+
+#[inline(always)]
+fn arrived_frame(skb: Skb) -> Option<Frame> {
+    if settings().xdp_generic != 0 { skb.misplaced_frame() } else { skb.frame() }
+}
+
+/// A frame between two children in bridge mode, which was counted where it was sent. It is for one
+/// port, or for nobody: `ingress_port` has looked.
+///
+/// A global function, which the verifier looks at once, and not once for each way that leads on
+/// from it (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
+    let skb = Skb(skb);
+    let Some(frame) = arrived_frame(skb).filter(|frame| !frame.is_multicast()) else { return END };
+    if Mark::decode(skb.mark()).is_some() {
+        skb.clear_mark();
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    match decide(&frame, from as u16, &Maps) {
+        Verdict::Flood(_) => finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused)),
+        one => act_on_one(skb, Hook::Ingress, &frame, one),
+    }
 }
 
 /// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
@@ -127,28 +147,27 @@ fn maclane_port(ctx: TcContext) -> i32 {
     }
 }
 
-/// True if a misplaced frame has to be more than dropped or passed as it is.
+/// True if a misplaced frame may have to be more than dropped or passed as it is: where it is for
+/// more than one, or for one of us.
 #[inline(always)]
-fn has_to_move(skb: Skb, mark: Option<Mark>) -> bool {
-    let Some(frame) = skb.misplaced_frame() else { return false };
-    let from = match mark {
-        Some(Mark::Flood { .. }) => return true,
-        mark => ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps),
-    };
-    let Ok(from) = from else { return false };
-    match decide(&frame, from, &Maps) {
-        Verdict::Pass | Verdict::Drop(_) => false,
-        Verdict::Deliver(Delivery { kind: Kind::Macvlan | Kind::Host, tag, .. }) => {
-            tag != frame.tag
-        }
-        Verdict::Deliver(_) | Verdict::Flood(_) => true,
-    }
+fn may_have_to_move(skb: Skb) -> bool {
+    let is_ours = |frame: Frame| frame.is_multicast() || Maps.fdb(frame.dst, VLAN_ANY).is_some();
+    skb.misplaced_frame().is_some_and(is_ours)
 }
 
 /// Decides, and does what was decided.
 #[inline(always)]
 fn act(skb: Skb, hook: Hook, frame: &Frame, from: u16) -> i32 {
     match decide(frame, from, &Maps) {
+        Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
+        one => act_on_one(skb, hook, frame, one),
+    }
+}
+
+/// Does what was decided, where that is no flood.
+#[inline(always)]
+fn act_on_one(skb: Skb, hook: Hook, frame: &Frame, verdict: Verdict) -> i32 {
+    match verdict {
         // The kernel switched between siblings in bridge mode that are in different VLANs.
         Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) if hook == Hook::Ingress => {
             finish(skb, hook, Verdict::Drop(DropReason::OtherVlan))
@@ -160,8 +179,7 @@ fn act(skb: Skb, hook: Hook, frame: &Frame, from: u16) -> i32 {
             }
             Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
         },
-        Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
-        done @ (Verdict::Pass | Verdict::Drop(_)) => finish(skb, hook, done),
+        done @ (Verdict::Pass | Verdict::Drop(_) | Verdict::Flood(_)) => finish(skb, hook, done),
     }
 }
 
@@ -240,7 +258,7 @@ pub(crate) fn parent() -> u32 {
 /// Goes on with a flood that did not fit into one turn.
 #[inline(always)]
 fn resume(skb: Skb, from: u16, slot: u16) -> i32 {
-    let Some(frame) = skb.frame() else { return END };
+    let Some(frame) = skb.frame().filter(Frame::is_multicast) else { return END };
     match decide(&frame, from, &Maps) {
         Verdict::Flood(plan) => flood(skb, Hook::Ingress, frame.dst, plan, slot),
         // The tables have changed since the flood began, and the rest of it has no members.
