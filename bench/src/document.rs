@@ -135,12 +135,12 @@ const METHOD: &str = "
   the child. Frames have 60 bytes. One CPU makes, carries and receives them, so the numbers
   include what making a frame costs, on both sides.
 - TCP bulk is `iperf3`, sender and receiver on a CPU each, and what the receiver saw in the median
-  tenth of a second. A round trip is one byte there and one back (`TCP_NODELAY`), each end on a CPU
-  of its own; round trips/s are those that fit into a second at the median.
+  tenth of a second. A round trip is one byte there and one back (`TCP_NODELAY`), both ends on one
+  CPU; round trips/s are those that fit into a second at the median.
 - CPU is what `/proc/stat` says around a run, less what the machine was busy with before it. Where
   that was more than 40 %, there is no number.
 - Nanoseconds of a program are `BPF_PROG_TEST_RUN` on the programs and tables of a running daemon;
-  about 15 ns of each are the kernel's own.
+  `program-bare` is what of each is the kernel's own.
 
 **What a veth parent means for the numbers.** No NIC is involved. The wire is the other end of a
 veth: its \"driver\" is `veth_poll`, which builds an skb for each frame that XDP passes, and which
