@@ -210,7 +210,7 @@ fn bulk(cx: &Context, reverse: bool) -> Result<Measured> {
 
 fn iperf_server(pair: &Pair) -> Process {
     let mut command = pair.server.command("iperf3");
-    command.args(["-s"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["-s", "-J"]).stdout(Stdio::null()).stderr(Stdio::null());
     let server = Process::start(&mut command);
     eventually("iperf3 listens", Duration::from_secs(5), || {
         pair.server.enter(|| TcpStream::connect((SERVER, 5201)).is_ok())
