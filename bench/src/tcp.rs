@@ -33,7 +33,9 @@ const BULK_TO: &[Row] = &[
         BITS,
         SHIM,
         Target::AtLeast(0.95),
-        "",
+        "The stream needs as much CPU on both sides (`tcp-bulk-to-child-cpu`), which is what counts \
+         on a machine with neighbours: whoever takes one of the two CPUs for a while halves a \
+         round.",
     ),
     info("tcp-bulk-to-child-cpu", "CPU time of that stream", "ns/KiB", Some(SHIM), ""),
 ];
