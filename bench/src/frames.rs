@@ -63,7 +63,7 @@ pub(crate) const BENCHES: &[Bench] = &[
             Target::AtLeast(0.90),
             "The tagged side pays for what its untagged peer does not: the kernel moves the tag out of \
              the bytes before TC sees the frame (`skb_vlan_untag`), and TC takes it away \
-             (`bpf_skb_vlan_pop`). In a profile the two are about a tenth of all samples. A NIC \
+             (`bpf_skb_vlan_pop`). Both show in a profile. A NIC \
              that strips tags does the first part itself.",
         )],
         run: macvlan_vlan,
@@ -76,8 +76,8 @@ pub(crate) const BENCHES: &[Bench] = &[
             "kernel macvlan",
             Target::AtLeast(3.0),
             "XDP native, `--unknown drop`. A bare XDP drop that looks at nothing (`limit-xdp-drop`) \
-             would reach about 3.3 here, because making a frame and `veth_poll` are in every \
-             number; the target asks for nine tenths of that. It was 1.7 while a frame for \
+             would reach about 3.2 here, because making a frame and `veth_poll` are in every \
+             number; the target asks for more than nine tenths of that. It was 1.7 while a frame for \
              nobody cost two look-ups in the FDB's hash, which it no longer does.",
         )],
         run: foreign,

@@ -64,7 +64,8 @@ const CHILDREN: &[Row] = &[
         "% of the machine",
         KERNEL,
         Target::AtMost(0.125),
-        "As above: the kernel does the same work on both sides.",
+        "As above: the kernel does the same work on both sides. There is no number where the machine \
+     was busy with other things for more than 40 %.",
     ),
     row(
         "broadcast-cost-1000",
