@@ -20,6 +20,19 @@ pub(crate) struct Curve {
     pub(crate) lines: Vec<(&'static str, Vec<(f64, Series)>)>,
 }
 
+impl Curve {
+    /// The curve without the points that could not be measured; `None` if no line is left.
+    pub(crate) fn measured(&self) -> Option<Self> {
+        let mut lines = self.lines.clone();
+        for (_, points) in &mut lines {
+            points.retain(|(_, series)| series.min().is_finite() && series.max().is_finite());
+        }
+        lines.retain(|(_, points)| points.len() > 1);
+        let Self { file, title, x, y, .. } = *self;
+        (!lines.is_empty()).then_some(Self { file, title, x, y, lines })
+    }
+}
+
 const WIDTH: f64 = 840.0;
 const COLOURS: [&str; 2] = ["#2563eb", "#d97706"];
 const INK: &str = "#1f2937";

@@ -24,21 +24,22 @@ pub(crate) fn write(all: &[Finished], curves: &[Curve], quick: bool) -> Result<(
     };
     write("bench-ratios.svg", &chart::ratios(all))?;
     write("bench-frames.svg", &chart::frames(all))?;
-    for curve in curves {
+    let curves: Vec<Curve> = curves.iter().filter_map(Curve::measured).collect();
+    for curve in &curves {
         write(curve.file, &chart::curve(curve))?;
     }
-    write("benchmarks.md", &document(all, curves, quick))
+    write("benchmarks.md", &document(all, &curves, quick))
 }
 
 fn document(all: &[Finished], curves: &[Curve], quick: bool) -> String {
     let mut text = HEAD.to_owned();
-    let rounds = all.iter().map(|finished| finished.outcome.ours.rounds()).max().unwrap_or(0);
+    let rounds = all.first().map_or(0, |finished| finished.outcome.ours.rounds());
     let _ = writeln!(text, "| | |\n| --- | --- |");
     for (name, value) in machine() {
         let _ = writeln!(text, "| {name} | {value} |");
     }
     let kind = if quick { "`cargo xtask bench --quick`" } else { "`cargo xtask bench`" };
-    let _ = writeln!(text, "| run | {kind}, up to {rounds} rounds |");
+    let _ = writeln!(text, "| run | {kind}, {rounds} rounds |");
     text += METHOD;
 
     text += "\n## Against targets\n\n";
@@ -93,7 +94,7 @@ fn machine() -> Vec<(&'static str, String)> {
     let kernel = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let virt = Command::new("systemd-detect-virt").output().ok();
+    let virt = Command::new("systemd-detect-virt").arg("--vm").output().ok();
     let virt = virt.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     let host = match virt.as_deref() {
         Some("none" | "") | None => String::new(),
@@ -135,12 +136,12 @@ const METHOD: &str = "
   the child. Frames have 60 bytes. One CPU makes, carries and receives them, so the numbers
   include what making a frame costs, on both sides.
 - TCP bulk is `iperf3`, sender and receiver on a CPU each, and what the receiver saw in the median
-  tenth of a second. A round trip is one byte there and one back (`TCP_NODELAY`), each end on a CPU
-  of its own; round trips/s are those that fit into a second at the median.
+  tenth of a second. A round trip is one byte there and one back (`TCP_NODELAY`), both ends on one
+  CPU; round trips/s are those that fit into a second at the median.
 - CPU is what `/proc/stat` says around a run, less what the machine was busy with before it. Where
   that was more than 40 %, there is no number.
 - Nanoseconds of a program are `BPF_PROG_TEST_RUN` on the programs and tables of a running daemon;
-  about 15 ns of each are the kernel's own.
+  `program-bare` is what of each is the kernel's own.
 
 **What a veth parent means for the numbers.** No NIC is involved. The wire is the other end of a
 veth: its \"driver\" is `veth_poll`, which builds an skb for each frame that XDP passes, and which

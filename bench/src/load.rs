@@ -79,15 +79,7 @@ impl Sink {
     /// In the stack: at the TC ingress of an interface.
     pub(crate) fn stack(ns: &Netns, ifname: &str) -> Result<Self> {
         let mut ebpf = Ebpf::load(OBJECT)?;
-        let program = ebpf.program_mut("load_sink").context("no load_sink")?;
-        let program: &mut SchedClassifier = program.try_into()?;
-        program.load()?;
-        ns.enter(|| {
-            // Does nothing where the kernel has TCX, and is there already on the second call.
-            let _ = tc::qdisc_add_clsact(ifname);
-            program.attach(ifname, TcAttachType::Ingress)
-        })
-        .with_context(|| format!("cannot attach load_sink to {ifname}"))?;
+        attach_tc(&mut ebpf, "load_sink", ns, ifname)?;
         Ok(Self { ebpf })
     }
 
@@ -109,14 +101,21 @@ pub(crate) fn bare_program() -> Result<SchedClassifier> {
     Ok(SchedClassifier::from_program_info(program.info()?, "load_sink".into())?)
 }
 
-/// A redirect of everything through a devmap, attached to an interface.
-pub(crate) struct Redirect {
+/// A program that something is compared with, attached to an interface.
+pub(crate) struct Bare {
     _ebpf: Ebpf,
 }
 
-impl Redirect {
-    /// From `ifname` to `to`.
-    pub(crate) fn new(ns: &Netns, ifname: &str, to: &str) -> Result<Self> {
+impl Bare {
+    /// A program at the TC ingress of `ifname` that does nothing.
+    pub(crate) fn pass(ns: &Netns, ifname: &str) -> Result<Self> {
+        let mut ebpf = Ebpf::load(OBJECT)?;
+        attach_tc(&mut ebpf, "load_pass", ns, ifname)?;
+        Ok(Self { _ebpf: ebpf })
+    }
+
+    /// A redirect of everything from `ifname` to `to`, through a devmap.
+    pub(crate) fn redirect(ns: &Netns, ifname: &str, to: &str) -> Result<Self> {
         let mut ebpf = Ebpf::load(OBJECT)?;
         let index = ns.ifindex(to);
         let mut map: DevMap<_> = ebpf.map_mut("load_tx").context("no load_tx")?.try_into()?;
@@ -143,6 +142,19 @@ pub(crate) fn rate(
     );
     #[allow(clippy::cast_precision_loss)]
     Ok(received as f64 / seconds)
+}
+
+fn attach_tc(ebpf: &mut Ebpf, name: &str, ns: &Netns, ifname: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    ns.enter(|| {
+        // Of no use where the kernel has TCX, and there already on the second call.
+        let _ = tc::qdisc_add_clsact(ifname);
+        program.attach(ifname, TcAttachType::Ingress)
+    })
+    .with_context(|| format!("cannot attach {name} to {ifname}"))?;
+    Ok(())
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, name: &str, ns: &Netns, ifname: &str) -> Result<()> {

@@ -26,14 +26,15 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tests::{
     daemon::binary,
-    interrupt::{self, Interrupt, Interrupted},
+    interrupt::{self, Interrupt},
 };
 
+use chart::Curve;
 use context::Context;
 use row::{Bench, Finished, Measured};
 
@@ -90,11 +91,8 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
         "cannot measure: it makes network namespaces and loads eBPF programs, which needs root; \
          run `sudo -E cargo xtask bench`"
     );
-    let wanted = |name: &str| {
-        arguments.only.is_empty() || arguments.only.iter().any(|only| name.contains(only.as_str()))
-    };
     let chosen: Vec<&Bench> =
-        benches().filter(|bench| bench.rows.iter().any(|row| wanted(row.name))).collect();
+        benches().filter(|bench| bench.rows.iter().any(|row| arguments.wants(row.name))).collect();
     ensure!(!chosen.is_empty(), "no row is called so; `cargo xtask bench --list` lists all");
 
     let interrupt = Interrupt::watch().context("cannot watch for signals")?;
@@ -106,42 +104,64 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
     let cx = Context { interrupt: &interrupt, bar, quick: arguments.quick, program: program()? };
 
-    let (mut finished, mut curves, mut failed) = (Vec::new(), Vec::new(), 0);
+    let results = run(&chosen, &cx);
+    cx.bar.finish_and_clear();
+    if let Some(signal) = interrupt.caught() {
+        say(&format!("ended by {}; nothing is left", signal.as_str()));
+        return Ok(ExitCode::from(interrupt::exit_code(signal)));
+    }
+    let mut results = results?;
+    results.finished.retain(|finished| arguments.wants(finished.row.name));
+    print(&report::table(&results.finished))?;
+    if let Some(file) = &arguments.json {
+        report::write_json(&results.finished, file)?;
+    }
+    ensure!(results.failed == 0, "{} benchmarks could not be run; see above", results.failed);
+    if arguments.only.is_empty() {
+        document::write(&results.finished, &results.curves, arguments.quick)?;
+        say(&format!("written: {}", document::docs().join("benchmarks.md").display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    /// Whether a row was asked for: by its name, or, where no row is called so, by a part of it.
+    fn wants(&self, name: &str) -> bool {
+        let is_a_name = |only: &str| benches().flat_map(|b| b.rows).any(|row| row.name == only);
+        let matches = |only: &String| name == only || !is_a_name(only) && name.contains(only);
+        self.only.is_empty() || self.only.iter().any(matches)
+    }
+}
+
+/// What a run has found.
+#[derive(Default)]
+struct Results {
+    finished: Vec<Finished>,
+    curves: Vec<Curve>,
+    /// Benchmarks that could not be run.
+    failed: usize,
+}
+
+/// Runs benchmarks. One that fails does not keep the others from running.
+fn run(chosen: &[&Bench], cx: &Context) -> Result<Results> {
+    let mut results = Results::default();
     for bench in chosen {
-        let measured = perform(bench, &cx);
-        if let Some(signal) = interrupt.caught() {
-            cx.bar.finish_and_clear();
-            say(&format!("ended by {}; nothing is left", signal.as_str()));
-            return Ok(ExitCode::from(interrupt::exit_code(signal)));
-        }
-        match measured {
+        match perform(bench, cx) {
             Ok(measured) => {
-                curves.extend(measured.curves);
+                results.curves.extend(measured.curves);
                 let rows = bench.rows.iter().zip(measured.outcomes);
-                let rows = rows.map(|(row, outcome)| Finished { row, outcome });
-                finished.extend(rows.filter(|finished| wanted(finished.row.name)));
+                results.finished.extend(rows.map(|(row, outcome)| Finished { row, outcome }));
             }
-            Err(error) if error.is::<Interrupted>() => return Err(error),
             Err(error) => {
-                failed += 1;
+                // If it was interrupted, there is nothing more to say.
+                cx.check()?;
+                results.failed += 1;
                 cx.bar.suspend(|| say(&format!("error: {}: {error:#}", bench.rows[0].name)));
             }
         }
         cx.bar.inc(1);
     }
-    cx.bar.finish_and_clear();
-    print(&report::table(&finished))?;
-    if let Some(file) = &arguments.json {
-        report::write_json(&finished, file)?;
-    }
-    if arguments.only.is_empty() && failed == 0 {
-        document::write(&finished, &curves, arguments.quick)?;
-        say(&format!("written: {}", document::docs().join("benchmarks.md").display()));
-    }
-    if failed > 0 {
-        bail!("{failed} benchmarks could not be run; see above");
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(results)
 }
 
 /// Runs one benchmark; what the laboratory panics with is an error.

@@ -96,9 +96,8 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Whether the target is met; `None` where there is none.
+    /// Whether the target is met; `None` where there is none, or no ratio.
     pub(crate) fn met(&self) -> Option<bool> {
-        let target = self.row.target?;
-        Some(self.outcome.ratio().is_some_and(|ratio| target.is_met(ratio)))
+        Some(self.row.target?.is_met(self.outcome.ratio()?))
     }
 }

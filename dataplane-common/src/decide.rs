@@ -158,10 +158,14 @@ fn is_host_end(port: u16, ifindex: u32, tables: &impl Tables) -> bool {
 /// a trunk has an entry of its own in VLAN 0.
 #[inline(always)]
 fn member_with(mac: Mac, vlan: u16, tables: &impl Tables) -> Option<FdbValue> {
-    tables.fdb(mac, vlan).or_else(|| {
-        let is_trunk = |e: &FdbValue| e.flags & port_flag::ALL_VLANS != 0;
-        if vlan == 0 { None } else { tables.fdb(mac, VLAN_ANY).filter(is_trunk) }
-    })
+    let own = tables.fdb(mac, vlan);
+    if own.is_some() || vlan == 0 {
+        return own;
+    }
+    // No closure: one that looks into tables is too large to be inlined, and the kernel takes no
+    // functions that get references.
+    let owner = tables.fdb(mac, VLAN_ANY)?;
+    if owner.flags & port_flag::ALL_VLANS == 0 { None } else { Some(owner) }
 }
 
 /// The group that serves a VLAN, and its number.
@@ -237,12 +241,14 @@ fn stacked_from_wire(frame: &Frame, outer: u16, tables: &impl Tables) -> Verdict
     if host_alone { Verdict::Pass } else { Verdict::Drop(DropReason::Stacked) }
 }
 
-/// True if a macvlan child has the source of a frame, too: the kernel would take the frame for that
-/// child's, and leave it out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
+/// True for the MAC of a macvlan child.
 #[inline(always)]
-fn has_source_of_macvlan(frame: &Frame, tables: &impl Tables) -> bool {
-    tables.may_be_ours(frame.src)
-        && tables.fdb(frame.src, VLAN_ANY).is_some_and(|o| o.kind == Kind::Macvlan as u8)
+fn is_of_macvlan(mac: Mac, tables: &impl Tables) -> bool {
+    if !tables.may_be_ours(mac) {
+        return false;
+    }
+    let Some(owner) = tables.fdb(mac, VLAN_ANY) else { return false };
+    owner.kind == Kind::Macvlan as u8
 }
 
 #[inline(always)]
@@ -250,7 +256,9 @@ fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdic
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
     let members = !frame.is_reserved();
-    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !has_source_of_macvlan(frame, tables);
+    // The kernel would take a source that a macvlan child has, too, for that child, and leave it
+    // out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
+    let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !is_of_macvlan(frame.src, tables);
     let kernel = flag(vlan_flag::NO_MACVLAN) || members && floods;
     if kernel && (group.veth == 0 || !members) {
         return Verdict::Pass;

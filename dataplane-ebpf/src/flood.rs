@@ -177,38 +177,58 @@ unsafe extern "C" fn serve_slot(index: u32, slots: *mut c_void) -> i64 {
 #[inline(always)]
 pub(crate) fn flood(skb: Skb, hook: Hook, dst: Mac, plan: Flood, first: u16) -> i32 {
     let (ports, rest) = plan.pack();
-    maclane_flood(skb.0, ports, rest, pack_mac(dst, hook as u16), u32::from(first))
+    maclane_flood(skb.0, ports, rest, pack_mac(dst, first << HOOK_BITS | hook as u16))
 }
 
-/// [`flood`], with the plan in `ports` and `rest`, the destination and the hook in `dst_and_hook`.
+/// Bits of a [`Hook`].
+const HOOK_BITS: u32 = 2;
+
+/// Slots of the turn that begins at slot `first`.
+#[inline(always)]
+fn turn(plan: &Flood, first: u16) -> u16 {
+    plan.slots.saturating_sub(first).min(TURN)
+}
+
+/// [`flood`], with the plan in `ports` and `rest`, and the destination, the first slot and the hook
+/// in `place`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_flood(
-    skb: *mut __sk_buff,
-    ports: u64,
-    rest: u64,
-    dst_and_hook: u64,
-    first: u32,
-) -> i32 {
+extern "C" fn maclane_flood(skb: *mut __sk_buff, ports: u64, rest: u64, place: u64) -> i32 {
     let plan = Flood::unpack(ports, rest);
-    let (dst, hook) = unpack_mac(dst_and_hook);
-    let hook = match hook {
-        0 => Hook::Ingress,
-        1 => Hook::Egress,
-        _ => Hook::HostEnd,
-    };
-    #[allow(clippy::cast_possible_truncation, reason = "a slot")]
-    let first = first as u16;
+    let (dst, place_of_slot) = unpack_mac(place);
+    let first = place_of_slot >> HOOK_BITS;
     let form = Form { tag: plan.tag, unicast: false }.pack();
     let mut slots = Slots { skb, ports, rest, dst, first, form };
-    let turn = plan.slots.saturating_sub(first).min(TURN);
+    let turn = turn(&plan, first);
     if turn != 0 {
         let serve = serve_slot as *const () as *mut c_void;
         // SAFETY: the callback has the type that the helper calls, and gets what it expects.
         unsafe { bpf_loop(u32::from(turn), serve, (&raw mut slots).cast(), 0) };
     }
-    let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(slots.form) };
-    let next = first + turn;
+    maclane_leave(skb, ports, rest, place, slots.form)
+}
+
+/// What comes after the slots of a turn: the next one, and in the first turn the host and the wire.
+/// A function of its own, so that its stack is not below that of a slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_leave(
+    skb: *mut __sk_buff,
+    ports: u64,
+    rest: u64,
+    place: u64,
+    form: u64,
+) -> i32 {
+    let plan = Flood::unpack(ports, rest);
+    let (dst, place_of_slot) = unpack_mac(place);
+    let first = place_of_slot >> HOOK_BITS;
+    let hook = match place_of_slot & 3 {
+        0 => Hook::Ingress,
+        1 => Hook::Egress,
+        _ => Hook::HostEnd,
+    };
+    let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(form) };
+    let next = first + turn(&plan, first);
     if next < plan.slots && walk.go_on(next).is_err() {
         count_drop(DropReason::Refused, walk.skb.size());
     }

@@ -102,6 +102,12 @@ mod load {
         TC_ACT_SHOT
     }
 
+    /// Lets everything through and does nothing (`TCX_NEXT`): what it costs to be asked.
+    #[classifier]
+    fn load_pass(_ctx: TcContext) -> i32 {
+        -1
+    }
+
     #[inline(always)]
     fn count() {
         if let Some(count) = COUNT.get_ptr_mut(0) {

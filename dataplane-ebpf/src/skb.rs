@@ -116,12 +116,6 @@ impl Skb {
         self.load_head().is_some_and(differs)
     }
 
-    /// The frame of a misplaced skb, as the decision sees it.
-    #[inline(always)]
-    pub(crate) fn misplaced_frame(self) -> Option<Frame> {
-        Some(Frame::parse(&self.load_head()?, self.offloaded_tag()))
-    }
-
     /// Puts the MAC header back in front of the data, and the frame back into the ingress of
     /// `ifindex`: there the kernel finds it again. Refused for one that has been round already.
     #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Kind, PORT_HOST, PORT_WIRE, VLAN_ANY, port_flag},
+    abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
     decide::{Sender, decide, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
@@ -35,34 +35,31 @@ pub(crate) enum Hook {
 #[inline(always)]
 fn maclane_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    let mark = Mark::decode(skb.mark());
-    if settings().xdp_generic != 0
-        && mark != Some(Mark::Hairpin)
-        && skb.is_misplaced()
-        && may_have_to_move(skb)
-    {
+    let hairpin = skb.mark() == Mark::Hairpin.encode();
+    if settings().xdp_generic != 0 && !hairpin && skb.is_misplaced() {
         return skb.mend(parent()).unwrap_or_else(|Refused| {
             finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused))
         });
     }
-    match mark {
+    match Mark::decode(skb.mark()) {
         Some(Mark::Hairpin) => {
             skb.clear_mark();
             NEXT
         }
         Some(Mark::Flood { port, slot }) => resume(skb, port, slot),
-        mark @ (Some(Mark::From(_) | Mark::Transit(_)) | None) => arrived(skb, mark),
+        Some(Mark::From(_) | Mark::Transit(_)) | None => arrived(skb),
     }
 }
 
 /// A frame that no program of ours has put into the parent's ingress: from the wire, or between
 /// two children in bridge mode.
 #[inline(always)]
-fn arrived(skb: Skb, mark: Option<Mark>) -> i32 {
-    let Some(frame) = arrived_frame(skb) else {
+fn arrived(skb: Skb) -> i32 {
+    let Some(frame) = skb.frame() else {
         count::rx(PORT_WIRE, skb.size());
         return finish(skb, Hook::Ingress, runt(PORT_WIRE));
     };
+    let mark = Mark::decode(skb.mark());
     match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
         Ok(PORT_WIRE) => {
             count::rx(PORT_WIRE, skb.size());
@@ -76,11 +73,6 @@ fn arrived(skb: Skb, mark: Option<Mark>) -> i32 {
     }
 }
 
-#[inline(always)]
-fn arrived_frame(skb: Skb) -> Option<Frame> {
-    if settings().xdp_generic != 0 { skb.misplaced_frame() } else { skb.frame() }
-}
-
 /// A frame between two children in bridge mode, which was counted where it was sent. It is for one
 /// port, or for nobody: `ingress_port` has looked.
 ///
@@ -90,7 +82,7 @@ fn arrived_frame(skb: Skb) -> Option<Frame> {
 #[inline(never)]
 extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
     let skb = Skb(skb);
-    let Some(frame) = arrived_frame(skb).filter(|frame| !frame.is_multicast()) else { return END };
+    let Some(frame) = skb.frame().filter(|frame| !frame.is_multicast()) else { return END };
     if Mark::decode(skb.mark()).is_some() {
         skb.clear_mark();
     }
@@ -145,14 +137,6 @@ fn maclane_port(ctx: TcContext) -> i32 {
         Some(frame) => act(skb, Hook::HostEnd, &frame, from),
         None => finish(skb, Hook::HostEnd, runt(from)),
     }
-}
-
-/// True if a misplaced frame may have to be more than dropped or passed as it is: where it is for
-/// more than one, or for one of us.
-#[inline(always)]
-fn may_have_to_move(skb: Skb) -> bool {
-    let is_ours = |frame: Frame| frame.is_multicast() || Maps.fdb(frame.dst, VLAN_ANY).is_some();
-    skb.misplaced_frame().is_some_and(is_ours)
 }
 
 /// Decides, and does what was decided.
