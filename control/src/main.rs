@@ -9,6 +9,7 @@ mod dataplane;
 mod engine;
 mod error;
 mod ethtool;
+mod failpoint;
 mod kernel;
 mod log;
 mod model;

@@ -20,7 +20,10 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::failpoint,
+};
 
 /// Before a parent's interface name.
 pub(crate) const PARENTS: &str = "parents/";
@@ -176,7 +179,10 @@ impl RedbStore {
         .await
         .map_err(|e| Error::failed(format!("cannot write {key}: {e}")))?;
         match changed {
-            Ok(Ok(revision)) => Ok(revision),
+            Ok(Ok(revision)) => {
+                failpoint!("store.written");
+                Ok(revision)
+            }
             Ok(Err(found)) => Err(mismatch(key, expected, found)),
             Err(e) => Err(Error::failed(format!(
                 "cannot write {key} to {}: {e}; see that the disk has room and is not read-only",
@@ -274,6 +280,7 @@ fn create(path: &Path, dir: &File) -> Result<()> {
         Ok(())
     };
     fill().map_err(|e| Error::failed(e.to_string()))?;
+    failpoint!("store.created");
     fs::rename(&begun, path)?;
     dir.sync_all()?;
     Ok(())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::state::{Adopted, Found, State};
 use crate::{
     error::Result,
+    failpoint::failpoint,
     model::Mac,
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
@@ -97,6 +98,7 @@ impl State {
             let port = self.free_port(iface)?;
             if let Some(plane) = &mut self.parent_mut(iface)?.plane {
                 plane.reset_counters(port)?;
+                failpoint!("counters.reset");
             }
             port
         };
@@ -105,7 +107,7 @@ impl State {
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
             && let Ok(netns) = Netns::open_path(&found.netns)
         {
-            match plane.attach_guard(port, &netns, &found.link.name, false) {
+            match plane.attach_guard(port, &netns, (&found.link.name, found.link.index), false) {
                 Ok(guarded) => adopted.guarded = guarded,
                 Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
             }

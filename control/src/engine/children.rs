@@ -10,6 +10,7 @@ use crate::{
     announce,
     error::{Context, Error, Result},
     ethtool,
+    failpoint::failpoint,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
     netlink::{LinkKind, Netlink, NewLink},
     netns::Netns,
@@ -87,6 +88,7 @@ impl State {
         self.children.insert(name.clone(), Child { record, live: None, suspect: false });
         if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
             plane.reset_counters(port)?;
+            failpoint!("counters.reset");
         }
         let made = self.make_link(&self.child(&name)?.record.value, &network, &netns).await;
         if let Err(e) = made {
@@ -124,17 +126,21 @@ impl State {
         for address in &record.spec.ip {
             let doing = || format!("cannot give {ifname} the address {address}");
             inside.add_address(ifindex, *address).await.doing(doing)?;
+            failpoint!("link.address");
         }
         let alias = alias(name);
         if host_end != 0 {
             self.netlink.set_up(host_end, &alias).await?;
+            failpoint!("link.host_end_up");
         }
         inside.set_up(ifindex, &alias).await.doing(|| format!("cannot bring {ifname} up"))?;
+        failpoint!("link.up");
         for route in &record.spec.route {
             let doing = || format!("cannot give {ifname} the route to {}", route.destination);
             let unreachable = "its gateway has to be in the subnet of one of the child's addresses";
             let added = inside.add_route(ifindex, route).await;
             added.map_err(|e| e.way_out(Errno::ENETUNREACH, unreachable)).doing(doing)?;
+            failpoint!("link.route");
         }
         let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
         if !addresses.is_empty() {
@@ -143,7 +149,9 @@ impl State {
                 Err(e) => tracing::warn!(child = name, "cannot announce its addresses: {e}"),
             }
         }
+        failpoint!("link.announced");
         self.netlink.follow(netns).await?;
+        failpoint!("link.followed");
         if let Some(child) = self.children.get_mut(name).filter(|c| !c.record.value.built) {
             child.record.value.built = true;
             self.save_child(name).await?;
@@ -165,6 +173,7 @@ impl State {
             Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new).await,
             None => self.netlink.add_veth(&host_end_name(&record.spec.name), &new).await,
         };
+        failpoint!("link.made");
         if made.is_ok() && network.kind == Kind::Veth {
             // The host speaks to the child through the dataplane only, not through this end.
             let name = host_end_name(&record.spec.name);
@@ -172,6 +181,7 @@ impl State {
             if let Err(e) = std::fs::write(ipv6, "1") {
                 tracing::debug!(child = record.spec.name, "no IPv6 to switch off on {name}: {e}");
             }
+            failpoint!("link.ipv6_off");
         }
         let taken = format!("an interface called {ifname} is there; pick another --ifname");
         made.map_err(|e| {
@@ -202,7 +212,7 @@ impl State {
         let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
         match network.kind {
             Kind::Macvlan => {
-                live.guarded = plane.attach_guard(record.port, netns, &live.ifname, true)?;
+                live.guarded = plane.attach_guard(record.port, netns, (&live.ifname, live.ifindex), true)?;
             }
             Kind::Veth => {
                 let host_end = host_end_name(&record.spec.name);
@@ -210,8 +220,10 @@ impl State {
                 own.filter_add(link.index, live.mac)
                     .await
                     .doing(|| format!("cannot add {} to the filter of {}", live.mac, link.name))?;
+                failpoint!("filter.added");
                 if parent.xdp.is_some() {
                     live.takes_xdp = netns.inside(|| ethtool::enable_gro(&live.ifname))?.is_ok();
+                    failpoint!("link.gro_on");
                 }
             }
         }
@@ -233,6 +245,7 @@ impl State {
             let inside = Netlink::inside(&netns)?;
             if let Some(live) = self.observe(&record, &network, &netns, &inside).await? {
                 inside.delete(live.ifindex).await.doing(doing)?;
+                failpoint!("link.deleted");
             }
         }
         // What is left of a veth whose other end could not be reached.
@@ -276,6 +289,7 @@ impl State {
             if let Err(e) = self.netlink.filter_remove(link.index, mac).await {
                 tracing::debug!(child = name, "{mac} was not in the parent's filter: {e}");
             }
+            failpoint!("filter.removed");
         }
         Ok(())
     }

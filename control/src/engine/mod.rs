@@ -4,6 +4,7 @@
 //! step compares the two and may be done twice or cut short anywhere.
 
 mod adopt;
+mod audit;
 mod checks;
 mod children;
 mod follow;
@@ -15,7 +16,7 @@ mod views;
 mod xdp;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -36,7 +37,10 @@ use crate::{
     netlink::{self, Change},
     task::Task,
 };
-use state::{Problem, State};
+use self::{
+    audit::check_bpffs,
+    state::{Problem, State},
+};
 
 /// How long the control loop waits for more changes before it looks.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -224,18 +228,6 @@ impl State {
             }
         }
     }
-}
-
-fn check_bpffs(dir: &Path) -> Result<()> {
-    let fs = nix::sys::statfs::statfs(dir).map(|fs| fs.filesystem_type());
-    if fs == Ok(nix::sys::statfs::BPF_FS_MAGIC) {
-        return Ok(());
-    }
-    let dir = dir.display();
-    Err(Error::failed(format!(
-        "{dir} is no BPF file system, and without one the dataplane would end with the daemon; mount it with \
-         `mount -t bpf bpf {dir}`"
-    )))
 }
 
 /// Waits for changes, lets them settle, and looks.

@@ -7,9 +7,10 @@ use super::{
     xdp::wanted_xdp,
 };
 use crate::{
-    dataplane::{Dataplane, Pins, XdpIn},
-    error::{Context, Error, Result},
+    dataplane::{Dataplane, Mark, Pins, TcKind, XdpIn},
+    error::{Context, Error, ErrorKind, Result},
     ethtool,
+    failpoint::failpoint,
     model::{Mac, ParentSpec, UnknownPolicy},
     netlink::{Link, LinkKind},
     store::{self, Store, Versioned},
@@ -164,28 +165,37 @@ impl State {
         let pins = Pins::new(&self.bpffs, iface);
         let parent = self.parent_mut(iface)?;
         let link = parent.link.clone();
-        match parent.plane.take() {
-            Some(plane) => {
-                let made_clsact = plane.made_clsact();
-                if let (true, Some(link)) = (plane.kept_rx_tags(), &link) {
+        if let Some(plane) = parent.plane.take() {
+            if let Some(link) = &link {
+                if pins.has(Mark::KeptRxTags) {
                     ethtool::offload_rx_tags(&link.name)?;
                 }
-                plane.unload(link.as_ref().map(|link| link.name.as_str()))?;
-                if let (true, Some(link)) = (made_clsact, &link) {
+                plane.remove_filters(&link.name)?;
+                if pins.has(Mark::MadeClsact) {
                     self.netlink.delete_clsact(link.index).await?;
+                    failpoint!("clsact.removed");
                 }
             }
-            None => pins.remove()?,
+            plane.unload()?;
+        } else if pins.dir().exists() {
+            // Unless they are another daemon's.
+            match parent.lock.take().map_or_else(|| pins.lock(iface), Ok) {
+                Ok(_lock) => pins.remove()?,
+                Err(e) if e.kind == ErrorKind::Conflict => {}
+                Err(e) => return Err(e),
+            }
         }
-        if let Some(parent) = self.parents.remove(iface) {
+        if let Some(parent) = self.parents.get(iface) {
             let key = format!("{}{iface}", store::PARENTS);
             self.store.delete_if(&key, parent.record.revision).await?;
+            self.parents.remove(iface);
         }
         Ok(())
     }
 
     /// Looks at the parent's interface; what is gone has no programs to keep track of.
     pub(crate) async fn sync_link(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let bpffs = self.bpffs.clone();
         let parent = self.parent_mut(iface)?;
         let seen = parent.record.value.seen;
         let by_name = links.iter().find(|link| link.name == iface);
@@ -198,7 +208,9 @@ impl State {
             None => {
                 parent.xdp_for = None;
                 if let Some(plane) = &mut parent.plane {
-                    plane.forget_attached();
+                    plane.leave_parent()?;
+                } else {
+                    Pins::new(&bpffs, iface).leave_parent()?;
                 }
                 parent.problems.insert(
                     Problem::Link,
@@ -261,7 +273,11 @@ impl State {
         if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
             // The old programs run on until each link is updated.
             (parent.listener, parent.plane) = (None, None);
-            let mut plane = Dataplane::load(Pins::new(&bpffs, iface), wanted, tc)?;
+            let pins = Pins::new(&bpffs, iface);
+            if parent.lock.is_none() {
+                parent.lock = Some(pins.lock(iface)?);
+            }
+            let mut plane = Dataplane::load(pins, wanted, tc)?;
             let mut events = plane.take_events()?;
             let heard = parent.heard.clone();
             parent.listener = Some(Task::spawn(async move {
@@ -285,12 +301,16 @@ impl State {
 
     /// Attaches the programs where they are not: after the tables, so that no frame is judged by
     /// empty ones.
-    fn attach_programs(&mut self, iface: &str, xdp: Option<XdpIn>) -> Result<()> {
-        let parent = self.parent_mut(iface)?;
-        let (Some(plane), Some(link)) = (&mut parent.plane, parent.link.clone()) else {
-            return Ok(());
+    async fn attach_programs(&mut self, iface: &str, xdp: Option<XdpIn>) -> Result<()> {
+        let Some(link) = self.parent(iface)?.link.clone() else { return Ok(()) };
+        // TCX links are asked themselves.
+        let filters = match self.tc {
+            TcKind::Tcx => Vec::new(),
+            TcKind::Clsact => self.netlink.filters(link.index).await?,
         };
-        plane.attach_tc(&link.name, link.index)?;
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        plane.attach_tc(&link.name, link.index, &filters)?;
         if parent.xdp_for == Some(link.index) {
             return Ok(());
         }
@@ -324,6 +344,7 @@ impl State {
             return Ok(());
         }
         self.sync_host(iface, &links)?;
+        self.check_programs(iface)?;
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
@@ -332,6 +353,8 @@ impl State {
         if complete {
             self.sync_tables(iface)?;
         }
-        self.attach_programs(iface, xdp)
+        self.attach_programs(iface, xdp).await?;
+        self.note_limits(iface)?;
+        self.audit(iface, complete).await
     }
 }

@@ -1,6 +1,7 @@
 //! Links, addresses and routes, through the kernel's route netlink. The only module that knows
 //! rtnetlink.
 
+mod filters;
 mod link;
 mod watch;
 
@@ -8,7 +9,6 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
-use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
@@ -19,7 +19,6 @@ use rtnetlink::{
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         nsid::{NsidAttribute, NsidMessage},
         route::RouteScope,
-        tc::{TcAttribute, TcHandle},
     },
 };
 
@@ -245,29 +244,6 @@ impl Netlink {
             builder = builder.scope(RouteScope::Link);
         }
         Ok(self.handle.route().add(builder.build()).replace().execute().await?)
-    }
-
-    /// Removes the clsact qdisc of a link, unless somebody has filters in it; one that is gone is
-    /// removed.
-    pub(crate) async fn delete_clsact(&self, ifindex: u32) -> Result<()> {
-        let index = i32::try_from(ifindex).unwrap_or_default();
-        let mut filters = self.handle.traffic_filter(index);
-        let (ingress, egress) = (filters.get().ingress(), filters.get().egress());
-        for list in [ingress, egress] {
-            let found = list.execute().try_collect::<Vec<_>>().await;
-            if found.is_ok_and(|filters| !filters.is_empty()) {
-                return Ok(());
-            }
-        }
-        let mut request = self.handle.qdisc().del(index);
-        let message = request.message_mut();
-        message.header.parent = TcHandle::CLSACT;
-        message.header.handle = TcHandle { major: 0xffff, minor: 0 };
-        message.attributes.push(TcAttribute::Kind("clsact".into()));
-        match request.execute().await.map_err(Error::from) {
-            Err(e) if matches!(e.errno, Some(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
-            other => other,
-        }
     }
 
     /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.
