@@ -37,7 +37,21 @@ pub struct Daemon {
     dir: TempDir,
     bpffs: PathBuf,
     arguments: Vec<String>,
+    environment: Option<(String, String)>,
     process: Option<Process>,
+}
+
+/// How a [`Daemon`] is started, where a test wants something special.
+#[derive(Clone, Debug, Default)]
+pub struct Setup<'a> {
+    /// The program; [`binary`] if it is absent.
+    pub program: Option<PathBuf>,
+    /// More arguments of `maclane daemon`.
+    pub arguments: &'a [&'a str],
+    /// A variable of its environment.
+    pub environment: Option<(String, String)>,
+    /// The folder below which it pins, which is there; else one of its own is made.
+    pub bpffs: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -59,29 +73,77 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn start_program(program: PathBuf, ns: &Netns, arguments: &[&str]) -> Self {
-        let bpffs = Path::new("/sys/fs/bpf").join(unique("mlt"));
-        if let Err(error) = fs::create_dir(&bpffs) {
+        Self::start_as(ns, Setup { program: Some(program), arguments, ..Setup::default() })
+    }
+
+    /// The same, as it is described.
+    #[track_caller]
+    #[must_use]
+    pub fn start_as(ns: &Netns, setup: Setup<'_>) -> Self {
+        let mut daemon = Self::prepare(ns, setup);
+        daemon.launch();
+        daemon
+    }
+
+    /// A daemon that is not running yet.
+    #[track_caller]
+    #[must_use]
+    pub fn prepare(ns: &Netns, setup: Setup<'_>) -> Self {
+        let bpffs = setup.bpffs.unwrap_or_else(|| Path::new("/sys/fs/bpf").join(unique("mlt")));
+        if let Err(error) = fs::create_dir_all(&bpffs) {
             panic!("cannot make {}: {error}; run `cargo xtask setup` as root", bpffs.display());
         }
-        let mut daemon = Self {
-            program,
+        Self {
+            program: setup.program.unwrap_or_else(binary),
             ns_path: ns.path(),
             dir: tempfile::Builder::new()
                 .prefix("maclane-")
                 .tempdir()
                 .expect("a temporary folder can be made"),
             bpffs,
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: setup.arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: setup.environment,
             process: None,
-        };
-        daemon.launch();
-        daemon
+        }
     }
 
     /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop), with the same
     /// state, and waits until it answers.
     #[track_caller]
     pub fn launch(&mut self) {
+        assert!(self.process.is_none(), "the daemon is running already");
+        self.begin();
+        eventually("the daemon answers on its socket", PATIENCE, || {
+            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
+                panic!("the daemon ended with {status} at its start; its log is below");
+            }
+            UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Starts it, and waits until it answers or has ended; true if it answers.
+    #[track_caller]
+    pub fn try_launch(&mut self) -> bool {
+        self.begin();
+        let mut answers = false;
+        eventually("the daemon answers on its socket, or ends", PATIENCE, || {
+            answers = UnixStream::connect(self.socket()).is_ok();
+            answers || self.process.as_mut().and_then(Process::ended).is_some()
+        });
+        if !answers {
+            self.process = None;
+        }
+        answers
+    }
+
+    /// Starts it, which has to fail; returns what it says last.
+    #[track_caller]
+    pub fn refusal(&mut self) -> String {
+        assert!(!self.try_launch(), "the daemon starts");
+        self.log().lines().last().unwrap_or_default().to_owned()
+    }
+
+    fn begin(&mut self) {
         assert!(self.process.is_none(), "the daemon is running already");
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("the log can be opened");
@@ -98,12 +160,23 @@ impl Daemon {
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log);
         self.process = Some(Process::start(&mut command));
-        eventually("the daemon answers on its socket", PATIENCE, || {
-            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
-                panic!("the daemon ended with {status} at its start; its log is below");
-            }
-            UnixStream::connect(self.socket()).is_ok()
-        });
+    }
+
+    /// Waits until it has ended by itself; false if it has not in time.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, timeout: Duration) -> bool {
+        if self.process.as_mut().is_some_and(|process| process.wait(timeout).is_none()) {
+            return false;
+        }
+        self.process = None;
+        true
+    }
+
+    /// Stops it where it stands (SIGSTOP), or lets it go on (SIGCONT).
+    #[track_caller]
+    pub fn freeze(&self, frozen: bool) {
+        let process = self.process.as_ref().expect("the daemon is running");
+        process.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
     }
 
     /// Kills it (SIGKILL), as a crash would.
@@ -210,6 +283,13 @@ impl Daemon {
         self.json(&["child", "inspect", name])
     }
 
+    /// What is wrong with the host's parent, as `maclane parent show` says it.
+    #[track_caller]
+    #[must_use]
+    pub fn problems(&self) -> String {
+        self.json(&["parent", "show", PARENT])["problems"].to_string()
+    }
+
     /// Frames dropped for a reason so far.
     #[track_caller]
     pub fn drops(&self, reason: &str) -> u64 {
@@ -262,6 +342,7 @@ impl Daemon {
     fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.ns_path.display())).arg(&self.program);
+        command.envs(self.environment.clone());
         command
     }
 

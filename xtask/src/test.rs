@@ -15,6 +15,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
          need no rights"
     );
     let binary = workspace::build()?;
+    let failpoints = workspace::build_with_failpoints()?;
 
     command::run(
         workspace::cargo("test")
@@ -28,6 +29,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     command::run(
         workspace::cargo("test")
             .env("MACLANE_BIN", binary)
+            .env("MACLANE_FAILPOINTS_BIN", failpoints)
             .args(["--locked", "--package", "tests", "--tests", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),

@@ -8,7 +8,11 @@ use aya::programs::{
     tc::{SchedClassifierLink, TcAttachOptions},
 };
 
-use super::{Dataplane, clsact, held, pins::{Mark, PARENT_LINKS}, program, sys};
+use super::{
+    Dataplane, clsact, held,
+    pins::{Mark, PARENT_LINKS},
+    program, sys,
+};
 use crate::{
     error::{Context, Error, Result},
     failpoint::failpoint,
@@ -157,12 +161,7 @@ impl Dataplane {
 
     /// Refuses a parent that another maclane serves: one with other pins, whose programs go on
     /// whether it runs or not.
-    fn check_alone(
-        &self,
-        ifname: &str,
-        hook: TcAttachType,
-        filter: Option<&Filter>,
-    ) -> Result<()> {
+    fn check_alone(&self, ifname: &str, hook: TcAttachType, filter: Option<&Filter>) -> Result<()> {
         let of_tcx = SchedClassifier::query_tcx(ifname, hook).map(|(_, programs)| programs);
         let ids = of_tcx.unwrap_or_default().into_iter().map(|program| program.id());
         for id in ids.chain(filter.map(|filter| filter.program)) {

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, path::Path};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{SchedClassifier, Xdp},
+    programs::{SchedClassifier, TcAttachType, Xdp},
 };
 use dataplane_common::{
     abi::{self, Settings},
@@ -245,6 +245,20 @@ impl Dataplane {
             program.ok_or_else(|| Error::failed(format!("the object has no {}", program::XDP)))?;
         Ok(program.try_into()?)
     }
+}
+
+/// The programs of others on the TC hooks of an interface, each as "NAME (ID N)"; `filters` are those
+/// that netlink shows there.
+pub(crate) fn strangers(ifname: &str, filters: &[Filter]) -> Vec<String> {
+    let of_tcx = [TcAttachType::Ingress, TcAttachType::Egress]
+        .into_iter()
+        .filter_map(|hook| SchedClassifier::query_tcx(ifname, hook).ok())
+        .flat_map(|(_, programs)| programs.into_iter().map(|program| program.id()));
+    let ids: BTreeSet<u32> = of_tcx.chain(filters.iter().map(|filter| filter.program)).collect();
+    let name = |id: u32| Some((id, sys::program(id).ok()?.name));
+    let named = ids.into_iter().filter_map(name);
+    let theirs = named.filter(|(_, name)| !program::TC.contains(&name.as_str()));
+    theirs.map(|(id, name)| format!("{name} (ID {id})")).collect()
 }
 
 /// Pins a program in the place of an older one.

@@ -97,7 +97,11 @@ pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
 /// Pins a map, a program or a link.
 pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    bpf(BPF_OBJ_PIN, &Object { path: name.as_ptr().expose_provenance() as u64, fd: raw(fd), flags: 0 }).map(drop)
+    bpf(
+        BPF_OBJ_PIN,
+        &Object { path: name.as_ptr().expose_provenance() as u64, fd: raw(fd), flags: 0 },
+    )
+    .map(drop)
 }
 
 /// Takes the program of a link off its interface. That of an interface which is gone is off

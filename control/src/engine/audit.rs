@@ -90,8 +90,9 @@ impl State {
         let Some(plane) = &mut parent.plane else { return Ok(()) };
         let was_mounted = parent.problems.remove(&Problem::Pins).is_none();
         if let Err(e) = mounted {
-            let problem =
-                format!("{e}: what was pinned there is held by the daemon, and is pinned again then");
+            let problem = format!(
+                "{e}: what was pinned there is held by the daemon, and is pinned again then"
+            );
             if was_mounted {
                 tracing::error!(parent = iface, "{problem}");
             }
@@ -166,8 +167,9 @@ impl State {
         let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
         let refused = plane.guard_refused().filter(|_| has_macvlan || !parent.adopted.is_empty());
         if let Some(why) = refused {
-            let problem =
-                format!("macvlan children are known by their source MAC only: {why}; use a newer kernel");
+            let problem = format!(
+                "macvlan children are known by their source MAC only: {why}; use a newer kernel"
+            );
             parent.problems.insert(Problem::Guard, problem);
         }
         let most = link.mtu.unwrap_or(u32::MAX);

@@ -212,7 +212,8 @@ impl State {
         let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
         match network.kind {
             Kind::Macvlan => {
-                live.guarded = plane.attach_guard(record.port, netns, (&live.ifname, live.ifindex), true)?;
+                live.guarded =
+                    plane.attach_guard(record.port, netns, (&live.ifname, live.ifindex), true)?;
             }
             Kind::Veth => {
                 let host_end = host_end_name(&record.spec.name);

@@ -176,6 +176,7 @@ impl State {
             }
             tracing::info!(child = name, "its link is gone: it is made again");
             self.release(name).await?;
+            self.unbuild(name).await?;
             let done = match self.make_link(&record, &network, &netns).await {
                 Ok(()) => self.child_build(name, &netns).await,
                 Err(e) => Err(e),
@@ -199,6 +200,18 @@ impl State {
             child.live = Some(live);
         }
         self.netlink.follow(&netns).await
+    }
+
+    /// Notes that the link of a child has to be set up from its beginning, before it is made again:
+    /// whoever is killed in between finds a link without addresses.
+    async fn unbuild(&mut self, name: &str) -> Result<()> {
+        match self.children.get_mut(name).filter(|child| child.record.value.built) {
+            None => Ok(()),
+            Some(child) => {
+                child.record.value.built = false;
+                self.save_child(name).await
+            }
+        }
     }
 
     /// True if the link of a child is not in its namespace because somebody has moved it to

@@ -15,17 +15,17 @@ mod tables;
 mod views;
 mod xdp;
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+use self::{
+    audit::check_bpffs,
+    state::{Problem, State},
+};
 use crate::{
     dataplane::pinned_parents,
     error::{Error, Result},
@@ -36,10 +36,6 @@ use crate::{
     },
     netlink::{self, Change},
     task::Task,
-};
-use self::{
-    audit::check_bpffs,
-    state::{Problem, State},
 };
 
 /// How long the control loop waits for more changes before it looks.

@@ -2,9 +2,7 @@
 
 use futures::TryStreamExt;
 use nix::errno::Errno;
-use rtnetlink::packet_route::tc::{
-    TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
-};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::Netlink;
 use crate::{
