@@ -93,11 +93,15 @@ impl State {
         let made = self.make_link(&self.child(&name)?.record.value, &network, &netns).await;
         if let Err(e) = made {
             // There is no link of ours: whatever has its name stays.
-            self.forget_child(&name).await?;
+            if let Err(e) = self.forget_child(&name).await {
+                tracing::error!(child = name, "cannot undo: {e}");
+            }
             return Err(e);
         }
         if let Err(e) = self.child_build(&name, &netns).await {
-            if let Err(e) = self.child_rm(&name).await {
+            self.mark_removing(&name, true);
+            // If it cannot be undone now, the control loop goes on trying.
+            if let Err(e) = self.child_undo(&name).await {
                 tracing::error!(child = name, "cannot undo: {e}");
             }
             return Err(e);
@@ -231,13 +235,26 @@ impl State {
         Ok(live)
     }
 
-    /// Removes a child: its link first, so that whoever is killed in between finds it again.
+    /// Removes a child.
     pub(crate) async fn child_rm(&mut self, name: &str) -> Result<()> {
-        self.child(name)?;
-        if let Some(child) = self.children.get_mut(name) {
-            child.record.value.removing = true;
+        let was = self.child(name)?.record.value.removing;
+        self.mark_removing(name, true);
+        if let Err(e) = self.save_child(name).await {
+            self.mark_removing(name, was);
+            return Err(e.context(format!("cannot remove child \"{name}\"")));
         }
-        self.save_child(name).await?;
+        self.child_undo(name).await
+    }
+
+    fn mark_removing(&mut self, name: &str, removing: bool) {
+        if let Some(child) = self.children.get_mut(name) {
+            child.record.value.removing = removing;
+        }
+    }
+
+    /// Removes a child that is marked so: its link first, so that whoever is killed in between
+    /// finds it again.
+    pub(crate) async fn child_undo(&mut self, name: &str) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         let doing = || format!("cannot remove child \"{name}\"");
         if let (Ok(network), Some(netns)) =

@@ -156,7 +156,11 @@ impl State {
     async fn sync_child(&mut self, name: &str, parent_is_there: bool) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         if record.removing {
-            return self.child_rm(name).await;
+            if let Err(e) = self.child_undo(name).await {
+                let problem = format!("child \"{name}\" is being removed, which fails: {e}");
+                self.note_problem(&record, problem)?;
+            }
+            return Ok(());
         }
         if let Some(child) = self.children.get_mut(name) {
             child.suspect = false;

@@ -156,6 +156,8 @@ impl State {
             }
             self.network_rm(&network).await?;
         }
+        // A store that cannot be written is found out before anything is taken away.
+        self.save_parent(iface).await.doing(|| format!("cannot remove parent \"{iface}\""))?;
         self.parent_forget(iface).await?;
         tracing::info!(parent = iface, "parent removed");
         Ok(())
