@@ -319,4 +319,6 @@ fn mismatch(key: &str, expected: Option<u64>, found: Option<u64>) -> Error {
 
 mod file;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;
