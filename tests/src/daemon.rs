@@ -107,6 +107,11 @@ impl Daemon {
         }
     }
 
+    /// With which arguments it is started from now on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop), with the same
     /// state, and waits until it answers.
     #[track_caller]

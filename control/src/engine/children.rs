@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::state::{Child, ChildRecord, Live, State};
+use super::{
+    audit::check_bpffs,
+    state::{Child, ChildRecord, Live, State},
+};
 use crate::{
     announce,
     error::{Context, Error, Result},
@@ -59,6 +62,7 @@ impl State {
         let name = spec.name.clone();
         let network = self.check_child(&spec)?;
         let netns = Netns::open(&spec.netns)?;
+        check_bpffs(&self.bpffs)?;
         let parent = self.parent(&network.parent)?;
         if parent.link.is_none() || parent.plane.is_none() {
             return Err(Error::failed(format!(
@@ -214,6 +218,7 @@ impl State {
         let parent = self.parents.get_mut(&record.parent);
         let Some(parent) = parent else { return Ok(live) };
         let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
+        let empty = plane.tables().ports.is_empty();
         match network.kind {
             Kind::Macvlan => {
                 live.guarded =
@@ -221,7 +226,10 @@ impl State {
             }
             Kind::Veth => {
                 let host_end = host_end_name(&record.spec.name);
-                plane.attach_host_end(record.port, &host_end, live.host_end)?;
+                // What is there goes on until the tables are written.
+                if !empty {
+                    plane.attach_host_end(record.port, &host_end, live.host_end)?;
+                }
                 own.filter_add(link.index, live.mac)
                     .await
                     .doing(|| format!("cannot add {} to the filter of {}", live.mac, link.name))?;

@@ -319,6 +319,12 @@ impl State {
         self.decide_xdp(iface, &link, xdp)
     }
 
+    /// True until the tables are written for the first time.
+    fn has_empty_tables(&self, iface: &str) -> bool {
+        let plane = self.parents.get(iface).and_then(|parent| parent.plane.as_ref());
+        plane.is_some_and(|plane| plane.tables().ports.is_empty())
+    }
+
     /// What the programs are loaded with.
     async fn settings(&self, spec: &ParentSpec, xdp: Option<XdpIn>, link: &Link) -> Settings {
         Settings {
@@ -348,8 +354,14 @@ impl State {
         self.sync_host(iface, &links)?;
         self.check_programs(iface)?;
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
-        let complete = self.sync_children(iface).await;
+        let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
+        if complete && self.has_empty_tables(iface) {
+            // Before any program that would judge by them is put into the place of an older one.
+            self.sync_tables(iface)?;
+            self.suspect_children(iface);
+            complete = self.sync_children(iface).await;
+        }
         self.sync_modes(iface).await;
         // Better old tables than tables without a child that could not be looked at.
         if complete {
