@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -116,8 +116,13 @@ impl Daemon {
     /// state, and waits until it answers.
     #[track_caller]
     pub fn launch(&mut self) {
-        assert!(self.process.is_none(), "the daemon is running already");
         self.begin();
+        self.wait_until_ready();
+    }
+
+    /// Waits until it answers; panics if it has ended.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
         eventually("the daemon answers on its socket", PATIENCE, || {
             if let Some(status) = self.process.as_mut().and_then(Process::ended) {
                 panic!("the daemon ended with {status} at its start; its log is below");
@@ -148,7 +153,9 @@ impl Daemon {
         self.log().lines().last().unwrap_or_default().to_owned()
     }
 
-    fn begin(&mut self) {
+    /// Starts it, and does not wait for it.
+    #[track_caller]
+    pub fn begin(&mut self) {
         assert!(self.process.is_none(), "the daemon is running already");
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("the log can be opened");
@@ -219,6 +226,15 @@ impl Daemon {
     #[track_caller]
     pub fn cli(&self, arguments: &[&str]) -> Output {
         process::output(self.command().arg("--socket").arg(self.socket()).args(arguments))
+    }
+
+    /// Starts `maclane ARGUMENTS`, which is ended with the returned value.
+    #[track_caller]
+    #[must_use]
+    pub fn begin_cli(&self, arguments: &[&str]) -> Process {
+        let mut command = self.command();
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Runs `maclane ARGUMENTS` and returns its stdout; panics if it fails.

@@ -132,3 +132,28 @@ impl Stranger {
         shown["run_cnt"].as_u64().unwrap_or(0)
     }
 }
+
+/// How many programs of TC and XDP are on an interface, whoever attached them.
+#[track_caller]
+#[must_use]
+pub fn programs_on(ns: &Netns, ifname: &str) -> usize {
+    const BPF_PROG_QUERY: libc::c_long = 16;
+    let link = ns.link(ifname);
+    let xdp = usize::from(link.get("xdp").is_some());
+    let filters = ["ingress", "egress"].map(|hook| {
+        let text = ns.run(&["tc", "filter", "show", "dev", ifname, hook]);
+        text.lines().filter(|line| line.contains(" handle ")).count()
+    });
+    let ifindex = ns.ifindex(ifname);
+    let tcx = [46_u32, 47].map(|hook| {
+        let mut argument = [pair(ifindex, hook), 0, 0, 0, 0, 0, 0, 0];
+        let count = &raw mut argument[3];
+        // A kernel without TCX has nothing to tell.
+        let _ = ns.enter(|| bpf(BPF_PROG_QUERY, &argument));
+        // SAFETY: `argument` is live; the kernel has written into it, of which the compiler does
+        // not know.
+        let count = unsafe { count.read_volatile() };
+        usize::try_from(count & 0xffff_ffff).expect("a small number")
+    });
+    xdp + filters.iter().sum::<usize>() + tcx.iter().sum::<usize>()
+}

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::state::{Adopted, Found, State};
+use super::{
+    children::alias,
+    state::{Adopted, Found, State},
+};
 use crate::{
     error::Result,
     failpoint::failpoint,
@@ -43,11 +46,23 @@ impl State {
                 // In the filter for another reason: a person, 802.1Q, a bridge.
                 continue;
             }
-            if let Err(e) = self.adopt(iface, mac, found.remove(&mac)) {
+            let found = found.remove(&mac);
+            if found.as_ref().is_some_and(|found| self.is_of_child(iface, &found.link)) {
+                continue;
+            }
+            if let Err(e) = self.adopt(iface, mac, found) {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
         }
         Ok(())
+    }
+
+    /// True for the link of a child that maclane made, with a MAC of which it has not heard yet: the
+    /// event is on its way, or lost. The child is looked at again.
+    fn is_of_child(&mut self, iface: &str, link: &Link) -> bool {
+        let children = self.children.iter_mut().filter(|(_, c)| c.record.value.parent == iface);
+        let mut owners = children.filter(|(name, _)| link.alias.as_deref() == Some(&alias(name)));
+        owners.next().map(|(_, child)| child.suspect = true).is_some()
     }
 
     /// MACs in the filter list that are the host's, or those of children that maclane made.

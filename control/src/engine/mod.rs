@@ -251,6 +251,11 @@ async fn control(
                 () = sleep_until(settled) => break,
             }
         }
+        if changes.iter().any(|change| matches!(change, Change::Lost)) {
+            tracing::warn!(
+                "the kernel had more to tell than there was room for: everything is looked at"
+            );
+        }
         let mut state = state.lock().await;
         for change in &changes {
             state.suspect(change);
