@@ -155,6 +155,8 @@ fn changes_that_nobody_could_tell_are_found() {
     // It is followed from here on, so that its events fill the socket, too.
     site.daemon.child("busy", "lan", &busy, "192.168.50.104/24");
     busy.ip("link add noise type veth peer name noise1");
+    // Of a link that is down not every change is told.
+    busy.up("noise");
     site.daemon.freeze(true);
     // More events than the socket has room for.
     let batch: String = (0..4000).map(|n| format!("link set noise alias {n:0250}\n")).collect();

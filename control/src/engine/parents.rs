@@ -356,6 +356,7 @@ impl State {
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
+        self.parent_mut(iface)?.looked = true;
         if complete && self.has_empty_tables(iface) {
             // Before any program that would judge by them is put into the place of an older one.
             self.sync_tables(iface)?;

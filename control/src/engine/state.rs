@@ -145,6 +145,8 @@ pub(crate) struct Parent {
     pub(crate) xdp_for: Option<u32>,
     /// The XDP programs that were on the interface after that.
     pub(crate) xdp_seen: Vec<(u32, XdpIn)>,
+    /// All its children were looked at since the daemon was started.
+    pub(crate) looked: bool,
     /// Keeps other daemons from its pins.
     pub(crate) lock: Option<File>,
     /// When maps and pins were compared with what they should be.
@@ -200,6 +202,7 @@ impl Parent {
             xdp: None,
             xdp_for: None,
             xdp_seen: Vec::new(),
+            looked: false,
             lock: None,
             audited: None,
             host_vlans: BTreeMap::new(),
