@@ -159,9 +159,9 @@ fn changes_that_nobody_could_tell_are_found() {
     busy.up("noise");
     site.daemon.freeze(true);
     // More events than the socket has room for.
-    let batch: String = (0..4000).map(|n| format!("link set noise alias {n:0250}\n")).collect();
+    let batch: Vec<String> = (0..4000).map(|n| format!("link set noise alias {n:0250}")).collect();
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), batch).expect("it can be written");
+    std::fs::write(file.path(), batch.join("\n")).expect("it can be written");
     for _ in 0..3 {
         busy.run(&["ip", "-batch", file.path().to_str().expect("a path in UTF-8")]);
     }
