@@ -124,10 +124,10 @@ pub(crate) fn reach(name: &str) {
 #[cfg(feature = "failpoints")]
 pub(crate) fn refuse(what: &str) -> crate::error::Result<()> {
     let refused = folder().and_then(|folder| std::fs::read_to_string(folder.join("refuse")).ok());
-    match refused.is_some_and(|refused| refused.lines().any(|line| line == what)) {
-        true => Err(crate::error::Error::failed(format!("{what} is refused by a test"))),
-        false => Ok(()),
+    if refused.is_some_and(|refused| refused.lines().any(|line| line == what)) {
+        return Err(crate::error::Error::failed(format!("{what} is refused by a test")));
     }
+    Ok(())
 }
 
 /// Fails if a test wants `what` to fail.

@@ -250,7 +250,7 @@ fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
         Ping::start(site.host(), v4(102), OFTEN),
         Ping::start(&site.children[0], v4(102), OFTEN),
     ];
-    let pins = [
+    let removed = [
         "links/ingress",
         "links/egress",
         "links/guard_2",
@@ -258,11 +258,11 @@ fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
         "maclane_fdb",
         "programs/maclane_ingress",
     ];
-    let pins = pins.map(|name| site.pin(name));
-    for pin in &pins {
+    let removed = removed.map(|name| site.pin(name));
+    for pin in &removed {
         std::fs::remove_file(pin).expect("there is a pin");
     }
-    eventually("every pin is there again", SOON, || pins.iter().all(|pin| pin.exists()));
+    eventually("every pin is there again", SOON, || removed.iter().all(|pin| pin.exists()));
     site.daemon.kill9();
     std::thread::sleep(Duration::from_millis(300));
     site.daemon.launch();

@@ -299,10 +299,13 @@ fn check_pinned(pins: &Pins, name: &str) -> Result<()> {
 /// Hands the programs' log lines to the daemon's log.
 #[cfg(feature = "bpf-log")]
 fn log_lines(ebpf: &mut Ebpf) {
-    // SAFETY: the descriptor is the logger's own, the same one for as long as it lives.
-    let register = |logger| unsafe { tokio::io::unix::AsyncFd::register(logger) };
+    let register = |logger| {
+        // SAFETY: the descriptor is the logger's own, the same one for as long as it lives.
+        unsafe { tokio::io::unix::AsyncFd::register(logger) }
+            .map_err(|_| "cannot wait for it".to_owned())
+    };
     let logger = aya_log::EbpfLogger::init(ebpf).map_err(|e| e.to_string());
-    match logger.and_then(|logger| register(logger).map_err(|_| "cannot wait for it".to_owned())) {
+    match logger.and_then(register) {
         Err(e) => tracing::warn!("no log lines from the programs: {e}"),
         Ok(mut logger) => {
             tokio::spawn(async move {

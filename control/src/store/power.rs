@@ -73,6 +73,12 @@ fn perform(bytes: &mut Vec<u8>, step: &Step) {
     }
 }
 
+fn perform_all(bytes: &mut Vec<u8>, steps: &[Step]) {
+    for step in steps {
+        perform(bytes, step);
+    }
+}
+
 type Records = BTreeMap<String, Value>;
 
 /// A value long enough to need pages of its own.
@@ -123,7 +129,7 @@ fn images(base: &[u8], steps: &[Step]) -> Vec<Vec<u8>> {
     for cut in 0..=steps.len() {
         let pending = &steps[open..cut];
         let mut image = synced.clone();
-        pending.iter().for_each(|step| perform(&mut image, step));
+        perform_all(&mut image, pending);
         images.push(image.clone());
         if let Some(Step::Write(at, data)) = steps.get(cut) {
             // Torn in its middle, and at a sector.
@@ -146,7 +152,7 @@ fn images(base: &[u8], steps: &[Step]) -> Vec<Vec<u8>> {
             images.push(image);
         }
         if matches!(steps.get(cut), Some(Step::Sync)) {
-            steps[open..cut].iter().for_each(|step| perform(&mut synced, step));
+            perform_all(&mut synced, &steps[open..cut]);
             open = cut + 1;
         }
     }
@@ -197,7 +203,7 @@ async fn a_power_cut_leaves_the_store_as_before_or_after_the_change() {
         assert!(old > 0 && changed > 0, "{key}: {old} before, {changed} after");
         // What was acknowledged is there.
         let mut last = base.clone();
-        written.iter().for_each(|step| perform(&mut last, step));
+        perform_all(&mut last, &written);
         assert_eq!(opened(dir.path(), &last).await.unwrap(), after, "{key}");
     }
 }
