@@ -155,6 +155,12 @@ impl State {
 
     async fn sync_child(&mut self, name: &str, parent_is_there: bool) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
+        // Tables without the children that come after this one would cost those their frames, and
+        // an announcement before the tables is heard by nobody: the first pass only looks.
+        let looks_only = !self.parent(&record.parent)?.looked;
+        if record.removing && looks_only {
+            return Ok(());
+        }
         if record.removing {
             if let Err(e) = self.child_undo(name).await {
                 let problem = format!("child \"{name}\" is being removed, which fails: {e}");
@@ -175,7 +181,7 @@ impl State {
         };
         let inside = Netlink::inside(&netns)?;
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
-            if self.has_moved(&record, &network).await? {
+            if looks_only || self.has_moved(&record, &network).await? {
                 return Ok(());
             }
             tracing::info!(child = name, "its link is gone: it is made again");
@@ -190,7 +196,7 @@ impl State {
             }
             return Ok(());
         };
-        if !record.built {
+        if !record.built && !looks_only {
             tracing::info!(child = name, "it was not set up to the end: that is done now");
             if let Err(e) = self.child_build(name, &netns).await {
                 tracing::warn!(child = name, "cannot set it up: {e}");

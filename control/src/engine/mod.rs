@@ -95,7 +95,10 @@ impl Engine {
                 tokio::time::sleep(PERIOD).await;
             }
         });
-        state.lock().await.reconcile().await;
+        // The first pass only looks at children; the second finishes what was begun.
+        for _ in 0..2 {
+            state.lock().await.reconcile().await;
+        }
         let control = Task::spawn(control(state.clone(), kick, heard));
         Ok(Arc::new(Self { state, _tasks: [listen, control] }))
     }

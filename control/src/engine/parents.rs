@@ -346,8 +346,10 @@ impl State {
                 tracing::info!(parent = iface, ?was, ?is, "the interface has another index");
             }
             self.suspect_children(iface);
+            self.parent_mut(iface)?.looked = false;
         }
         if is.is_none() {
+            self.parent_mut(iface)?.looked = true;
             self.sync_children(iface).await;
             return Ok(());
         }
@@ -356,7 +358,10 @@ impl State {
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
-        self.parent_mut(iface)?.looked = true;
+        let kick = self.kick.clone();
+        if !std::mem::replace(&mut self.parent_mut(iface)?.looked, true) {
+            kick.notify_one();
+        }
         if complete && self.has_empty_tables(iface) {
             // Before any program that would judge by them is put into the place of an older one.
             self.sync_tables(iface)?;

@@ -145,7 +145,7 @@ pub(crate) struct Parent {
     pub(crate) xdp_for: Option<u32>,
     /// The XDP programs that were on the interface after that.
     pub(crate) xdp_seen: Vec<(u32, XdpIn)>,
-    /// All its children were looked at since the daemon was started.
+    /// All its children were looked at since the interface is there.
     pub(crate) looked: bool,
     /// Keeps other daemons from its pins.
     pub(crate) lock: Option<File>,

@@ -91,12 +91,8 @@ impl State {
         Ok(())
     }
 
-    /// Writes the tables of a parent into the kernel. Until each of its children was looked at, what
-    /// a daemon before this one has written is better.
+    /// Writes the tables of a parent into the kernel.
     pub(crate) fn sync_tables(&mut self, iface: &str) -> Result<()> {
-        if !self.parent(iface)?.looked {
-            return Ok(());
-        }
         let Some(topology) = self.topology(iface) else { return Ok(()) };
         let parent = self.parent_mut(iface)?;
         let Some(plane) = &mut parent.plane else { return Ok(()) };
