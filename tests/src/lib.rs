@@ -23,6 +23,7 @@ pub mod mac;
 pub mod mount;
 pub mod netns;
 pub mod process;
+pub mod program;
 pub mod stranger;
 pub mod tap;
 pub mod tcp;
