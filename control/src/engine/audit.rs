@@ -46,10 +46,14 @@ impl State {
         let parent = self.parent_mut(iface)?;
         let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
         let on_it = xdp_on(link);
-        if parent.xdp_for == Some(link.index) && parent.xdp_seen != on_it {
-            // Ours is gone, or somebody else's, which kept ours away.
-            let ours_is_gone = parent.xdp.is_some() && !plane.has_xdp(&on_it);
-            if ours_is_gone || parent.xdp.is_none() {
+        if parent.xdp_for == Some(link.index) {
+            // Ours is gone, even before it was seen here once, or somebody else's, which kept ours
+            // away.
+            let gone = match parent.xdp {
+                Some(_) => !plane.has_xdp(&on_it),
+                None => parent.xdp_seen != on_it,
+            };
+            if gone {
                 parent.xdp_for = None;
             }
             parent.xdp_seen = on_it;
