@@ -160,15 +160,15 @@ impl State {
     }
 }
 
-/// Finds the macvlan links of a parent that have these MACs, in every namespace that can be
-/// entered.
+/// Finds the macvlan links of a parent that have these MACs, in the namespaces that can be entered.
+/// A machine can have hundreds, so it looks no further once it has all.
 pub(crate) async fn find_links(
     own: &Netlink,
     parent: u32,
     macs: &BTreeSet<Mac>,
 ) -> BTreeMap<Mac, Found> {
     let mut found = BTreeMap::new();
-    let mut take = |netns: &Netns, links: Vec<Link>, elsewhere: bool| {
+    let take = |found: &mut BTreeMap<_, _>, netns: &Netns, links: Vec<Link>, elsewhere: bool| {
         for link in links {
             if matches!(link.kind, LinkKind::Macvlan(_))
                 && link.lower == Some(parent)
@@ -180,16 +180,19 @@ pub(crate) async fn find_links(
         }
     };
     if let (Ok(netns), Ok(links)) = (Netns::own(), own.links().await) {
-        take(&netns, links, false);
+        take(&mut found, &netns, links, false);
     }
     for netns in Netns::all().unwrap_or_default() {
+        if macs.iter().all(|mac| found.contains_key(mac)) {
+            break;
+        }
         let Ok(inside) = Netlink::inside(&netns) else { continue };
         if let Ok(links) = inside.links().await {
             if links.iter().any(|link| link.mac.is_some_and(|mac| macs.contains(&mac))) {
                 // Its events tell when the child changes or goes.
                 let _ = own.follow(&netns).await;
             }
-            take(&netns, links, true);
+            take(&mut found, &netns, links, true);
         }
     }
     found

@@ -1,14 +1,10 @@
 //! The clsact qdisc of a link, and the filters in it.
 
-use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::Netlink;
-use crate::{
-    dataplane::Filter,
-    error::{Error, Result},
-};
+use super::{Netlink, list, within};
+use crate::{dataplane::Filter, error::Result};
 
 impl Netlink {
     /// The filters on the way in and on the way out of a link that are programs.
@@ -19,9 +15,11 @@ impl Netlink {
     }
 
     async fn filter_messages(&self, ifindex: u32) -> Result<(Vec<TcMessage>, Vec<TcMessage>)> {
-        let mut filters = self.handle.traffic_filter(i32::try_from(ifindex).unwrap_or_default());
-        let (ingress, egress) = (filters.get().ingress(), filters.get().egress());
-        Ok((ingress.execute().try_collect().await?, egress.execute().try_collect().await?))
+        let index = i32::try_from(ifindex).unwrap_or_default();
+        let get = || self.handle.traffic_filter(index).get();
+        let ingress = list("list filters on the way in", || get().ingress().execute()).await?;
+        let egress = list("list filters on the way out", || get().egress().execute()).await?;
+        Ok((ingress, egress))
     }
 
     /// Removes the clsact qdisc of a link, unless somebody has filters in it; one that is gone is
@@ -37,7 +35,7 @@ impl Netlink {
         message.header.parent = TcHandle::CLSACT;
         message.header.handle = TcHandle { major: 0xffff, minor: 0 };
         message.attributes.push(TcAttribute::Kind("clsact".into()));
-        match request.execute().await.map_err(Error::from) {
+        match within("remove a clsact qdisc", request.execute()).await {
             Err(e) if matches!(e.errno, Some(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
             other => other,
         }
