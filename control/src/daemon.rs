@@ -1,10 +1,13 @@
 //! The daemon: from the first check to the last message to systemd.
 
 use anyhow::bail;
-use nix::unistd::geteuid;
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::geteuid,
+};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     api::{self, server::RuntimeDir},
@@ -29,6 +32,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     });
     ignore_hangups()?;
+    raise_descriptors();
 
     let runtime = RuntimeDir::claim(&runtime_dir)?;
     tell(&[NotifyState::Status("reconciling links and maps")]);
@@ -45,6 +49,19 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     server.serve(api::router(engine), stop).await;
     info!("stopped; traffic goes on");
     Ok(())
+}
+
+/// What is pinned is held open as well, which takes a descriptor for each child, and many shells and
+/// service managers give 1,024.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        warn!(
+            "cannot raise the limit of open files: {}; hundreds of children may be too many",
+            e.desc()
+        );
+    }
 }
 
 /// A hang-up would end the process; there is nothing to reload.

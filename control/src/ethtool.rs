@@ -58,26 +58,16 @@ pub(crate) fn offloads_tx_tags(ifname: &str) -> Result<bool> {
     Ok(command(ifname, ETHTOOL_GFLAGS, 0)? & ETH_FLAG_TXVLAN != 0)
 }
 
-/// Whether a NIC leaves VLAN tags in the frame on receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// It did already.
-    Before,
-    /// It does from now on.
-    Now,
-    /// It will not.
-    Never,
+/// True if a NIC takes VLAN tags off the frame on receive.
+pub(crate) fn offloads_rx_tags(ifname: &str) -> Result<bool> {
+    Ok(command(ifname, ETHTOOL_GFLAGS, 0)? & ETH_FLAG_RXVLAN != 0)
 }
 
-/// Makes a NIC leave VLAN tags in the frame on receive.
-pub(crate) fn keep_rx_tags(ifname: &str) -> Result<Kept> {
+/// Makes a NIC leave VLAN tags in the frame on receive; false if it will not.
+pub(crate) fn keep_rx_tags(ifname: &str) -> Result<bool> {
     let flags = command(ifname, ETHTOOL_GFLAGS, 0)?;
-    if flags & ETH_FLAG_RXVLAN == 0 {
-        return Ok(Kept::Before);
-    }
     command(ifname, ETHTOOL_SFLAGS, flags & !ETH_FLAG_RXVLAN)?;
-    let kept = command(ifname, ETHTOOL_GFLAGS, 0)? & ETH_FLAG_RXVLAN == 0;
-    Ok(if kept { Kept::Now } else { Kept::Never })
+    Ok(!offloads_rx_tags(ifname)?)
 }
 
 /// Gives the offload that [`keep_rx_tags`] has switched off back to the NIC.

@@ -11,6 +11,7 @@ mod dataplane;
 mod engine;
 mod error;
 mod ethtool;
+mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod kernel;
@@ -24,7 +25,7 @@ mod task;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::filter::LevelFilter;
 
 use cli::{
@@ -43,7 +44,9 @@ pub fn main() -> ExitCode {
         log::start(&global, LevelFilter::INFO);
         let runtime =
             Builder::new_multi_thread().worker_threads(DAEMON_THREADS).enable_all().build();
-        let run = |runtime: tokio::runtime::Runtime| runtime.block_on(daemon::run(args));
+        // On a worker, which runs a connection and whoever waits for it in turn. On this thread, each
+        // answer would have to wake another one, and on a busy machine both wait for a CPU.
+        let run = |runtime: Runtime| runtime.block_on(runtime.spawn(daemon::run(args)))?;
         runtime.map_err(Into::into).and_then(run).map(|()| ExitCode::SUCCESS)
     } else {
         log::start(&global, LevelFilter::WARN);

@@ -8,19 +8,19 @@ use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, backends::InMemoryBackend,
-};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::error::{Context, Error, Result};
+use self::file::{create, open, rehearse, unreadable};
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::failpoint,
+};
 
 /// Before a parent's interface name.
 pub(crate) const PARENTS: &str = "parents/";
@@ -129,7 +129,8 @@ fn typed<T: DeserializeOwned>(
 
 /// A store in one file of the state directory, for one daemon at a time.
 pub(crate) struct RedbStore {
-    database: Arc<Database>,
+    /// Absent after a failure to write, until it is opened again.
+    database: Mutex<Option<Arc<Database>>>,
     path: PathBuf,
     /// Held on the directory for as long as the file is open.
     _lock: File,
@@ -154,11 +155,27 @@ impl RedbStore {
                 .map_err(|e| e.context(format!("cannot create {}", path.display())))?,
             Err(e) => return Err(unreadable(&path, &e)),
         }
-        let database = Database::open(&path).map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => in_use(dir),
-            other => unreadable(&path, &other),
-        })?;
-        Ok(Self { database: Arc::new(database), path, _lock: lock })
+        let database = open(&path)?;
+        Ok(Self { database: Mutex::new(Some(Arc::new(database))), path, _lock: lock })
+    }
+
+    /// The database. After an error of the disk the library wants it opened again, and what the
+    /// file says then is what counts.
+    fn database(&self) -> Result<Arc<Database>> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*database {
+            return Ok(Arc::clone(open));
+        }
+        let bytes = fs::read(&self.path).map_err(|e| unreadable(&self.path, &e))?;
+        rehearse(&self.path, &bytes)?;
+        let opened = Arc::new(open(&self.path)?);
+        *database = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Closes the database, to be opened again with the next look at it.
+    fn close(&self) {
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn broken(&self, e: &redb::Error) -> Error {
@@ -167,8 +184,9 @@ impl RedbStore {
 
     /// Puts `value` under `key`, or deletes it, if its revision is `expected`.
     async fn change(&self, key: &str, value: Option<Value>, expected: Option<u64>) -> Result<u64> {
-        let (database, owned) = (Arc::clone(&self.database), key.to_owned());
+        let (database, owned) = (self.database()?, key.to_owned());
         let bytes = value.map(|v| v.to_string().into_bytes());
+        let wanted = bytes.clone();
         // A durable commit waits for the disk.
         let changed = tokio::task::spawn_blocking(move || {
             swap(&database, &owned, bytes.as_deref(), expected)
@@ -176,12 +194,36 @@ impl RedbStore {
         .await
         .map_err(|e| Error::failed(format!("cannot write {key}: {e}")))?;
         match changed {
-            Ok(Ok(revision)) => Ok(revision),
+            Ok(Ok(revision)) => {
+                failpoint!("store.written");
+                Ok(revision)
+            }
             Ok(Err(found)) => Err(mismatch(key, expected, found)),
-            Err(e) => Err(Error::failed(format!(
-                "cannot write {key} to {}: {e}; see that the disk has room and is not read-only",
-                self.path.display()
-            ))),
+            Err(e) => {
+                self.close();
+                self.look_again(key, wanted.as_deref(), expected).ok_or_else(|| {
+                    Error::failed(format!(
+                        "cannot write {key} to {}: {e}; see that the disk has room and is not read-only",
+                        self.path.display()
+                    ))
+                })
+            }
+        }
+    }
+
+    /// After a failure: the revision of what was to be written, if it was written all the same.
+    fn look_again(&self, key: &str, wanted: Option<&[u8]>, expected: Option<u64>) -> Option<u64> {
+        let read = || -> Result<_, redb::Error> {
+            let database = self.database().map_err(|e| redb::Error::Corrupted(e.message))?;
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            Ok(table.get(key)?.map(|entry| (entry.value().0, entry.value().1.to_vec())))
+        };
+        match (read().ok()?, wanted) {
+            (Some((revision, bytes)), Some(wanted)) => {
+                (bytes == wanted && Some(revision) != expected).then_some(revision)
+            }
+            (None, None) => expected,
+            _ => None,
         }
     }
 }
@@ -192,16 +234,18 @@ impl Store for RedbStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
+        let database = self.database()?;
         let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(RECORDS)?;
+            let table = database.begin_read()?.open_table(RECORDS)?;
             table.get(key)?.map(|entry| decode(key, entry.value())).transpose()
         };
         read().map_err(|e| self.broken(&e))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<(String, Versioned)>> {
+        let database = self.database()?;
         let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(RECORDS)?;
+            let table = database.begin_read()?.open_table(RECORDS)?;
             let mut found = Vec::new();
             for entry in table.range(prefix..)? {
                 let (key, value) = entry?;
@@ -258,78 +302,6 @@ fn decode(key: &str, (revision, bytes): (u64, &[u8])) -> Result<Versioned, redb:
     Ok(Versioned { value, revision })
 }
 
-/// Makes an empty store; under its own name only once it is complete.
-fn create(path: &Path, dir: &File) -> Result<()> {
-    let begun = path.with_extension("redb.new");
-    match fs::remove_file(&begun) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
-    }
-    let fill = || -> Result<(), redb::Error> {
-        let database = Database::create(&begun)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(META)?.insert(META_SCHEMA, SCHEMA)?;
-        transaction.commit()?;
-        Ok(())
-    };
-    fill().map_err(|e| Error::failed(e.to_string()))?;
-    fs::rename(&begun, path)?;
-    dir.sync_all()?;
-    Ok(())
-}
-
-/// Opens a copy in memory, reads all of it and writes to it, so that whatever the library does to
-/// a damaged file (repair, roll back, panic) does not happen to the file itself.
-fn rehearse(path: &Path, bytes: &[u8]) -> Result<()> {
-    let schema = catch_unwind(AssertUnwindSafe(|| read_all(bytes)))
-        .map_err(|_| unreadable(path, &"it is damaged"))?
-        .map_err(|e| unreadable(path, &e))?;
-    match schema {
-        Some(SCHEMA) => Ok(()),
-        Some(newer) if newer > SCHEMA => Err(Error::failed(format!(
-            "cannot read {}: it has schema {newer} and this maclane knows {SCHEMA}; use the newer maclane that wrote it",
-            path.display()
-        ))),
-        Some(other) => Err(unreadable(path, &format!("it has schema {other}, which never was"))),
-        None => Err(unreadable(path, &"it is not a store of maclane")),
-    }
-}
-
-/// The schema in a store's bytes, once everything in it has proved readable.
-fn read_all(bytes: &[u8]) -> Result<Option<u64>, redb::Error> {
-    if bytes.is_empty() {
-        return Err(redb::Error::Corrupted("it is empty".into()));
-    }
-    let copy = InMemoryBackend::new();
-    copy.set_len(bytes.len() as u64)?;
-    copy.write(0, bytes)?;
-    let mut database = Database::builder().create_with_backend(copy)?;
-    if !database.check_integrity()? {
-        return Err(redb::Error::Corrupted("a checksum is wrong".into()));
-    }
-    let transaction = database.begin_read()?;
-    let schema = match transaction.open_table(META) {
-        Ok(meta) => meta.get(META_SCHEMA)?.map(|schema| schema.value()),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(e) => return Err(e.into()),
-    };
-    if schema == Some(SCHEMA) {
-        for entry in transaction.open_table(RECORDS)?.iter()? {
-            let (key, value) = entry?;
-            decode(key.value(), value.value())?;
-        }
-    }
-    Ok(schema)
-}
-
-fn unreadable(path: &Path, cause: &dyn std::fmt::Display) -> Error {
-    Error::failed(format!(
-        "cannot read {}: {cause}; put a backup of it there, or move it away to begin with no parents, networks and children",
-        path.display()
-    ))
-}
-
 fn in_use(dir: &Path) -> Error {
     Error::conflict(format!(
         "another maclane daemon uses this state directory ({}); stop it or give this one another --state-dir",
@@ -345,5 +317,8 @@ fn mismatch(key: &str, expected: Option<u64>, found: Option<u64>) -> Error {
     })
 }
 
+mod file;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod tests;

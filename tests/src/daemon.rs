@@ -1,11 +1,10 @@
 //! The daemon and its command line, as a user runs them.
 
 use std::{
-    env,
     fs::{self, File},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -23,6 +22,8 @@ use crate::{
     unique,
 };
 
+pub use crate::program::{binary, objects};
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A daemon in the namespace of a host, with state, socket and pins of its own.
@@ -37,7 +38,21 @@ pub struct Daemon {
     dir: TempDir,
     bpffs: PathBuf,
     arguments: Vec<String>,
+    environment: Option<(String, String)>,
     process: Option<Process>,
+}
+
+/// How a [`Daemon`] is started, where a test wants something special.
+#[derive(Clone, Debug, Default)]
+pub struct Setup<'a> {
+    /// The program; [`binary`] if it is absent.
+    pub program: Option<PathBuf>,
+    /// More arguments of `maclane daemon`.
+    pub arguments: &'a [&'a str],
+    /// A variable of its environment.
+    pub environment: Option<(String, String)>,
+    /// The folder below which it pins, which is there; else one of its own is made.
+    pub bpffs: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -59,29 +74,89 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn start_program(program: PathBuf, ns: &Netns, arguments: &[&str]) -> Self {
-        let bpffs = Path::new("/sys/fs/bpf").join(unique("mlt"));
-        if let Err(error) = fs::create_dir(&bpffs) {
+        Self::start_as(ns, Setup { program: Some(program), arguments, ..Setup::default() })
+    }
+
+    /// The same, as it is described.
+    #[track_caller]
+    #[must_use]
+    pub fn start_as(ns: &Netns, setup: Setup<'_>) -> Self {
+        let mut daemon = Self::prepare(ns, setup);
+        daemon.launch();
+        daemon
+    }
+
+    /// A daemon that is not running yet.
+    #[track_caller]
+    #[must_use]
+    pub fn prepare(ns: &Netns, setup: Setup<'_>) -> Self {
+        let bpffs = setup.bpffs.unwrap_or_else(|| Path::new("/sys/fs/bpf").join(unique("mlt")));
+        if let Err(error) = fs::create_dir_all(&bpffs) {
             panic!("cannot make {}: {error}; run `cargo xtask setup` as root", bpffs.display());
         }
-        let mut daemon = Self {
-            program,
+        Self {
+            program: setup.program.unwrap_or_else(binary),
             ns_path: ns.path(),
             dir: tempfile::Builder::new()
                 .prefix("maclane-")
                 .tempdir()
                 .expect("a temporary folder can be made"),
             bpffs,
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: setup.arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: setup.environment,
             process: None,
-        };
-        daemon.launch();
-        daemon
+        }
+    }
+
+    /// With which arguments it is started from now on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
 
     /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop), with the same
     /// state, and waits until it answers.
     #[track_caller]
     pub fn launch(&mut self) {
+        self.begin();
+        self.wait_until_ready();
+    }
+
+    /// Waits until it answers; panics if it has ended.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        eventually("the daemon answers on its socket", PATIENCE, || {
+            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
+                panic!("the daemon ended with {status} at its start; its log is below");
+            }
+            UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Starts it, and waits until it answers or has ended; true if it answers.
+    #[track_caller]
+    pub fn try_launch(&mut self) -> bool {
+        self.begin();
+        let mut answers = false;
+        eventually("the daemon answers on its socket, or ends", PATIENCE, || {
+            answers = UnixStream::connect(self.socket()).is_ok();
+            answers || self.process.as_mut().and_then(Process::ended).is_some()
+        });
+        if !answers {
+            self.process = None;
+        }
+        answers
+    }
+
+    /// Starts it, which has to fail; returns what it says last.
+    #[track_caller]
+    pub fn refusal(&mut self) -> String {
+        assert!(!self.try_launch(), "the daemon starts");
+        self.log().lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// Starts it, and does not wait for it.
+    #[track_caller]
+    pub fn begin(&mut self) {
         assert!(self.process.is_none(), "the daemon is running already");
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("the log can be opened");
@@ -98,12 +173,23 @@ impl Daemon {
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log);
         self.process = Some(Process::start(&mut command));
-        eventually("the daemon answers on its socket", PATIENCE, || {
-            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
-                panic!("the daemon ended with {status} at its start; its log is below");
-            }
-            UnixStream::connect(self.socket()).is_ok()
-        });
+    }
+
+    /// Waits until it has ended by itself; false if it has not in time.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, timeout: Duration) -> bool {
+        if self.process.as_mut().is_some_and(|process| process.wait(timeout).is_none()) {
+            return false;
+        }
+        self.process = None;
+        true
+    }
+
+    /// Stops it where it stands (SIGSTOP), or lets it go on (SIGCONT).
+    #[track_caller]
+    pub fn freeze(&self, frozen: bool) {
+        let process = self.process.as_ref().expect("the daemon is running");
+        process.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
     }
 
     /// Kills it (SIGKILL), as a crash would.
@@ -141,6 +227,15 @@ impl Daemon {
     #[track_caller]
     pub fn cli(&self, arguments: &[&str]) -> Output {
         process::output(self.command().arg("--socket").arg(self.socket()).args(arguments))
+    }
+
+    /// Starts `maclane ARGUMENTS`, which is ended with the returned value.
+    #[track_caller]
+    #[must_use]
+    pub fn begin_cli(&self, arguments: &[&str]) -> Process {
+        let mut command = self.command();
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Runs `maclane ARGUMENTS` and returns its stdout; panics if it fails.
@@ -210,6 +305,13 @@ impl Daemon {
         self.json(&["child", "inspect", name])
     }
 
+    /// What is wrong with the host's parent, as `maclane parent show` says it.
+    #[track_caller]
+    #[must_use]
+    pub fn problems(&self) -> String {
+        self.json(&["parent", "show", PARENT])["problems"].to_string()
+    }
+
     /// Frames dropped for a reason so far.
     #[track_caller]
     pub fn drops(&self, reason: &str) -> u64 {
@@ -262,6 +364,7 @@ impl Daemon {
     fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.ns_path.display())).arg(&self.program);
+        command.envs(self.environment.clone());
         command
     }
 
@@ -293,41 +396,4 @@ impl Drop for Daemon {
             eprintln!("cannot remove {}: {error}", self.bpffs.display());
         }
     }
-}
-
-/// The program under test: `MACLANE_BIN`, else the workspace's release build.
-#[must_use]
-pub fn binary() -> PathBuf {
-    env::var_os("MACLANE_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/maclane"),
-        PathBuf::from,
-    )
-}
-
-/// The eBPF objects that the program under test carries: that of a parent, and the guard's. They
-/// are in the folder `MACLANE_OBJECTS`, else where cargo has built the program.
-#[track_caller]
-#[must_use]
-pub fn objects() -> (PathBuf, PathBuf) {
-    let built = || built_objects(&binary());
-    let dir = env::var_os("MACLANE_OBJECTS").map_or_else(built, PathBuf::from);
-    (dir.join("dataplane"), dir.join("guard"))
-}
-
-/// The folder of the eBPF objects that cargo has built for a program.
-#[track_caller]
-#[must_use]
-pub fn built_objects(program: &Path) -> PathBuf {
-    let build = program.parent().expect("the program is in a folder").join("build");
-    let newest = fs::read_dir(&build)
-        .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
-        .flatten()
-        .flat_map(|entry| {
-            let objects = |target| entry.path().join("out/bpf").join(target).join("bpf");
-            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(objects)
-        })
-        .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
-        .max();
-    let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));
-    dir
 }

@@ -14,13 +14,18 @@
 )]
 
 pub mod daemon;
+pub mod failpoints;
+pub mod footprint;
 pub mod frames;
 pub mod interrupt;
 pub mod kernel;
 pub mod link;
 pub mod mac;
+pub mod mount;
 pub mod netns;
 pub mod process;
+pub mod program;
+pub mod stranger;
 pub mod tap;
 pub mod tcp;
 pub mod topology;

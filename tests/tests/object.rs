@@ -18,8 +18,9 @@ use dataplane_common::{
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::Value;
 use tests::{
-    daemon::{Daemon, objects},
+    daemon::Daemon,
     kernel, process,
+    program::objects,
     topology::{Lan, PARENT},
 };
 

@@ -1,13 +1,7 @@
 //! `cargo xtask test`: the unit and property tests, then the laboratory, on one kernel after the
 //! other.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Stdio,
-    thread,
-};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::Stdio, thread};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -22,6 +16,8 @@ use crate::{
 pub(crate) struct Programs {
     /// The product.
     pub(crate) maclane: PathBuf,
+    /// The product with places at which it can be made to die.
+    pub(crate) failpoints: PathBuf,
     /// The folder of the eBPF objects in it.
     pub(crate) objects: PathBuf,
     /// The test programs, by name.
@@ -37,20 +33,17 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
          need no rights"
     );
     let maclane = workspace::build()?;
+    let failpoints = workspace::build_with_failpoints()?;
     // Most of a laboratory test is waiting for packets, so two on each CPU do not disturb
     // each other.
     let threads = thread::available_parallelism().map_or(2, |cpus| cpus.get() * 2);
 
-    let mut programs = None;
+    let programs = build(maclane, failpoints)?;
     for kernel in kernels {
         match *kernel {
-            Kernel::Running => here(&maclane, threads, arguments)?,
+            Kernel::Running => here(&programs, threads, arguments)?,
             Kernel::Debian(major, minor) => {
-                let programs = match &mut programs {
-                    Some(programs) => programs,
-                    none => none.insert(build(&maclane)?),
-                };
-                vm::run((major, minor), programs, threads, arguments)?;
+                vm::run((major, minor), &programs, threads, arguments)?;
             }
         }
     }
@@ -58,7 +51,7 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
 }
 
 /// Every test, on the running kernel.
-fn here(maclane: &Path, threads: usize, arguments: &[OsString]) -> Result<()> {
+fn here(programs: &Programs, threads: usize, arguments: &[OsString]) -> Result<()> {
     command::run(
         workspace::cargo("test")
             .args(["--locked", "--workspace", "--exclude", "tests", "--"])
@@ -66,7 +59,8 @@ fn here(maclane: &Path, threads: usize, arguments: &[OsString]) -> Result<()> {
     )?;
     command::run(
         workspace::cargo("test")
-            .env("MACLANE_BIN", maclane)
+            .env("MACLANE_BIN", &programs.maclane)
+            .env("MACLANE_FAILPOINTS_BIN", &programs.failpoints)
             .args(["--locked", "--package", "tests", "--tests", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),
@@ -76,7 +70,7 @@ fn here(maclane: &Path, threads: usize, arguments: &[OsString]) -> Result<()> {
 }
 
 /// Builds the integration tests, and says where they are.
-fn build(maclane: &Path) -> Result<Programs> {
+fn build(maclane: PathBuf, failpoints: PathBuf) -> Result<Programs> {
     let mut cargo = workspace::cargo("test");
     cargo.args(["--locked", "--package", "tests", "--tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
@@ -86,6 +80,6 @@ fn build(maclane: &Path) -> Result<Programs> {
         let name = message["target"]["name"].as_str()?.to_owned();
         Some((name, message["executable"].as_str()?.into()))
     });
-    let objects = tests::daemon::built_objects(maclane);
-    Ok(Programs { maclane: maclane.to_owned(), objects, tests: tests.collect() })
+    let objects = tests::program::built_objects(&maclane);
+    Ok(Programs { maclane, failpoints, objects, tests: tests.collect() })
 }

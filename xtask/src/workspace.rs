@@ -38,3 +38,11 @@ pub(crate) fn build() -> Result<PathBuf> {
     command::run(cargo("build").args(["--release", "--locked", "--package", "control"]))?;
     Ok(target_dir().join("release/maclane"))
 }
+
+/// Builds the binary in which a test can let the daemon die between any two steps, and says where
+/// it is.
+pub(crate) fn build_with_failpoints() -> Result<PathBuf> {
+    let options = ["--profile", "failpoints", "--features", "failpoints"];
+    command::run(cargo("build").args(["--locked", "--package", "control"]).args(options))?;
+    Ok(target_dir().join("failpoints/maclane"))
+}

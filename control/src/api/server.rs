@@ -20,7 +20,10 @@ use nix::unistd::Group;
 use tokio::net::{UnixListener, UnixSocket};
 use tracing::{debug, warn};
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::failpoint,
+};
 
 /// The socket in the runtime directory.
 pub(crate) const SOCKET: &str = "maclane.sock";
@@ -94,6 +97,7 @@ impl RuntimeDir {
         }
         let listener = open_socket(&begun).doing(doing)?;
         fs::rename(&begun, &path).doing(doing)?;
+        failpoint!("runtime.listening");
         Ok(Server { listener, path, _dir: self })
     }
 }
@@ -105,6 +109,7 @@ fn open_socket(path: &Path) -> Result<UnixListener> {
     }
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
+    failpoint!("runtime.bound");
     // Nobody can connect before `listen`.
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
     if let Some(group) = Group::from_name(GROUP)? {

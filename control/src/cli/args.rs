@@ -98,6 +98,10 @@ pub(crate) enum Command {
     Doctor,
     /// Versions of this program and of the daemon
     Version,
+    /// List the points at which a test can let the daemon die
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Failpoints,
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {

@@ -40,6 +40,8 @@ pub(crate) async fn run(
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
         Command::Doctor => return doctor::run(client, output).await,
+        #[cfg(feature = "failpoints")]
+        Command::Failpoints => output.text(&(crate::failpoint::ALL.join("\n") + "\n"))?,
         Command::Version => version(client, output).await?,
         Command::Completions { shell } => output.text(&manual::completions(shell)?)?,
         Command::Man { dir } => manual::pages(&dir)?,

@@ -1,20 +1,21 @@
-//! Attaching the programs to interfaces, and replacing them without a gap.
+//! Attaching the TC programs to interfaces, and replacing them without a gap.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    LinkOrder, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
-    xdp::XdpLink,
+    tc::{SchedClassifierLink, TcAttachOptions},
 };
 
-use super::{Dataplane, pins, program};
+use super::{
+    Dataplane, clsact, held,
+    pins::{Mark, PARENT_LINKS},
+    program, sys,
+};
 use crate::{
     error::{Context, Error, Result},
+    failpoint::failpoint,
     kernel,
     model::TcMode,
 };
@@ -47,53 +48,57 @@ impl TcKind {
     }
 }
 
-/// Where an XDP program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum XdpIn {
-    /// In the driver.
-    Native,
-    /// In the stack.
-    Generic,
-}
-
-impl XdpIn {
-    /// Its name, as users see it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
-
 /// Which links this process has seen to: name → index of the interface.
 #[derive(Default)]
 pub(super) struct Attached {
     links: BTreeMap<String, u32>,
 }
 
-const XDP_LINK: &str = "xdp";
-const INGRESS_LINK: &str = "ingress";
-const EGRESS_LINK: &str = "egress";
+const INGRESS_LINK: &str = PARENT_LINKS[0];
+const EGRESS_LINK: &str = PARENT_LINKS[1];
+pub(super) const PORT_LINK: &str = "port_";
 
-/// The place of our filters in a clsact qdisc: known, so that they are found again.
-const CLSACT: (u16, TcHandle) = (0x6d6c, TcHandle::new(0, 1));
-
-/// A folder in the BPF file system says that the clsact qdisc is ours to remove.
-const CLSACT_MARK: &str = "clsact";
+/// A filter of a clsact qdisc, as netlink shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter {
+    /// On the way in, not on the way out.
+    pub(crate) ingress: bool,
+    /// Its priority.
+    pub(crate) priority: u16,
+    /// The ID of its program.
+    pub(crate) program: u32,
+}
 
 fn port_link(port: u16) -> String {
-    format!("port_{port}")
+    format!("{PORT_LINK}{port}")
 }
 
 impl Dataplane {
     /// Sees to it that the programs are on the parent's TC hooks: ours first on the way in and
-    /// last on the way out, nearest to the wire.
-    pub(crate) fn attach_tc(&mut self, ifname: &str, ifindex: u32) -> Result<()> {
+    /// last on the way out, nearest to the wire. `filters` are those that netlink shows there.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::error::ErrorKind::Conflict`] if the programs of another maclane are there.
+    pub(crate) fn attach_tc(
+        &mut self,
+        ifname: &str,
+        ifindex: u32,
+        filters: &[Filter],
+    ) -> Result<()> {
         for (link, name, hook, order) in [
             (INGRESS_LINK, program::INGRESS, TcAttachType::Ingress, LinkOrder::first()),
             (EGRESS_LINK, program::EGRESS, TcAttachType::Egress, LinkOrder::last()),
         ] {
+            let ingress = matches!(hook, TcAttachType::Ingress);
+            let filter =
+                filters.iter().find(|f| f.ingress == ingress && f.priority == clsact::PRIORITY);
+            if self.tc == TcKind::Clsact && filter.is_none() {
+                self.attached.links.remove(link);
+            }
+            if !self.is_attached(link, ifindex) {
+                self.check_alone(ifname, hook, filter)?;
+            }
             self.attach_one(link, name, (ifname, ifindex), hook, order)?;
         }
         Ok(())
@@ -110,7 +115,7 @@ impl Dataplane {
     pub(crate) fn forget_host_end(&mut self, port: u16) -> Result<()> {
         let link = port_link(port);
         self.attached.links.remove(&link);
-        Ok(pins::detach(&self.pins.link(&link))?)
+        Ok(self.held.detach(&self.pins.link(&link))?)
     }
 
     fn attach_one(
@@ -121,112 +126,98 @@ impl Dataplane {
         hook: TcAttachType,
         order: LinkOrder,
     ) -> Result<()> {
-        let of_parent = link == INGRESS_LINK || link == EGRESS_LINK;
-        if self.attached.links.get(link) == Some(&ifindex)
-            && (!of_parent || self.is_attached(name, ifname, hook))
-        {
+        if self.is_attached(link, ifindex) {
             return Ok(());
         }
+        let doing = || format!("cannot attach {name} to {ifname}");
         let path = self.pins.link(link);
-        let mark = self.pins.dir().join(CLSACT_MARK);
-        let kind = self.tc;
-        let program = self.tc(name)?;
-        match kind {
-            TcKind::Tcx => tcx(program, &path, ifname, hook, order),
-            TcKind::Clsact => clsact(program, of_parent.then_some(&mark), ifname, hook),
+        let of_parent = !link.starts_with(PORT_LINK);
+        let pins = self.pins.clone();
+        match self.tc {
+            TcKind::Tcx => {
+                tcx(self.tc(name)?, &path, ifname, hook, order).doing(doing)?;
+                self.held.hold(&path).doing(doing)?;
+                if self.pins.has(Mark::Filters) {
+                    clsact::detach(ifname, hook).doing(doing)?;
+                }
+            }
+            TcKind::Clsact => {
+                self.pins.mark(Mark::Filters, true)?;
+                let program = self.tc(name)?;
+                clsact::attach(program, of_parent.then_some(&pins), ifname, hook).doing(doing)?;
+                self.held.detach(&path).doing(doing)?;
+            }
         }
-        .doing(|| format!("cannot attach {name} to {ifname}"))?;
         self.attached.links.insert(link.into(), ifindex);
         Ok(())
     }
 
     /// True if a program is where it was attached, as far as the kernel can say.
-    fn is_attached(&mut self, name: &str, ifname: &str, hook: TcAttachType) -> bool {
-        let id = self.tc(name).ok().and_then(|program| Some(program.info().ok()?.id()));
-        self.tc != TcKind::Tcx
-            || SchedClassifier::query_tcx(ifname, hook)
-                .is_ok_and(|(_, programs)| programs.iter().any(|p| Some(p.id()) == id))
+    fn is_attached(&self, link: &str, ifindex: u32) -> bool {
+        self.attached.links.get(link) == Some(&ifindex)
+            && (self.tc == TcKind::Clsact
+                || self.held.interface_of(&self.pins.link(link)) == Some(ifindex))
     }
 
-    /// Forgets what was attached to an interface that is gone.
-    pub(crate) fn forget_attached(&mut self) {
-        self.attached.links.remove(INGRESS_LINK);
-        self.attached.links.remove(EGRESS_LINK);
-    }
-
-    /// Sees to it that XDP is on the parent, or off it. `on_it` are the programs that netlink shows
-    /// there now.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::error::ErrorKind::Conflict`] if a program is there that is not ours: it is left alone.
-    pub(crate) fn attach_xdp(
-        &mut self,
-        ifname: &str,
-        ifindex: u32,
-        mode: Option<XdpIn>,
-        on_it: &[(u32, XdpIn)],
-    ) -> Result<()> {
-        let path = self.pins.link(XDP_LINK);
-        let Some(mode) = mode else { return Ok(pins::detach(&path)?) };
-        let pinned = PinnedLink::from_pin(&path).ok().map(FdLink::from);
-        let ours = pinned.as_ref().and_then(|link| link.info().ok()).map(|info| info.program_id());
-        if let Some((foreign, _)) = on_it.iter().find(|(id, _)| Some(*id) != ours) {
-            return Err(Error::conflict(format!(
-                "an XDP program that is not maclane's (ID {foreign}) is attached to {ifname} and stays; \
-                 remove it (`ip link set dev {ifname} xdp off`), or use --xdp off: TC does the whole job"
-            )));
-        }
-        let program = self.xdp()?;
-        let doing = || format!("cannot attach {} to {ifname} ({})", program::XDP, mode.name());
-        match pinned {
-            Some(link) if on_it.iter().any(|(_, there)| *there == mode) => {
-                let link = XdpLink::try_from(link).doing(doing)?;
-                let id = program.attach_to_link(link).doing(doing)?;
-                program.take_link(id).doing(doing)?;
-            }
-            old => {
-                drop(old);
-                pins::detach(&path)?;
-                let mode = match mode {
-                    XdpIn::Native => XdpMode::Driver,
-                    XdpIn::Generic => XdpMode::Skb,
-                };
-                let id = program.attach_to_if_index(ifindex, mode).doing(doing)?;
-                // aya falls back to netlink without a word; such a link cannot be pinned, and is
-                // gone again when it is dropped here.
-                let link = FdLink::try_from(program.take_link(id).doing(doing)?).doing(doing)?;
-                link.pin(&path).doing(doing)?;
+    /// Refuses a parent that another maclane serves: one with other pins, whose programs go on
+    /// whether it runs or not.
+    fn check_alone(&self, ifname: &str, hook: TcAttachType, filter: Option<&Filter>) -> Result<()> {
+        let of_tcx = SchedClassifier::query_tcx(ifname, hook).map(|(_, programs)| programs);
+        let ids = of_tcx.unwrap_or_default().into_iter().map(|program| program.id());
+        for id in ids.chain(filter.map(|filter| filter.program)) {
+            let Ok(program) = sys::program(id) else { continue };
+            if program::TC.contains(&program.name.as_str()) && !self.is_ours(&program, id) {
+                return Err(Error::conflict(format!(
+                    "the programs of another maclane are on {ifname} ({}, ID {id}); remove the parent with its \
+                     daemon first, or, if that is gone, remove its pins below the BPF file system (`bpftool link show`)",
+                    program.name
+                )));
             }
         }
         Ok(())
     }
 
-    /// Takes everything off and removes every pin.
-    pub(crate) fn unload(self, ifname: Option<&str>) -> Result<()> {
-        if let (Some(ifname), TcKind::Clsact) = (ifname, self.tc) {
-            for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-                let link = SchedClassifierLink::attached(ifname, hook, CLSACT.0, CLSACT.1, None)?;
-                // What is not there need not be taken off.
-                let _ = aya::programs::links::Link::detach(link);
-            }
+    /// True for a program on our maps, or in one of our links: that of another version.
+    fn is_ours(&self, program: &sys::Program, id: u32) -> bool {
+        let ports = self.held.map_id(&self.pins.map(dataplane_common::abi::map::PORTS));
+        ports.is_some_and(|id| program.maps.contains(&id))
+            || [INGRESS_LINK, EGRESS_LINK].iter().any(|link| {
+                self.held.program_id_of(&self.pins.link(link)) == Some(id)
+            })
+            // A filter has no link that would say so.
+            || self.pins.has(Mark::Filters)
+    }
+
+    /// Takes the programs off an interface that is not the parent any more: it is gone, or it is in
+    /// another namespace, where they would send frames to the wrong interfaces.
+    pub(crate) fn leave_parent(&mut self) -> Result<()> {
+        for link in PARENT_LINKS {
+            self.attached.links.remove(link);
+            self.held.detach(&self.pins.link(link))?;
         }
-        self.pins.remove()
+        Ok(())
     }
 
-    /// True if the receive VLAN offload of the parent has to be given back.
-    pub(crate) fn kept_rx_tags(&self) -> bool {
-        self.pins.kept_rx_tags()
+    /// Takes our filters off the parent; TCX links end with their pins.
+    pub(crate) fn remove_filters(&self, ifname: &str) -> Result<()> {
+        if self.pins.has(Mark::Filters) {
+            clsact::detach(ifname, TcAttachType::Ingress)?;
+            clsact::detach(ifname, TcAttachType::Egress)?;
+        }
+        Ok(())
     }
 
-    /// True if the clsact qdisc of the parent is ours to remove.
-    pub(crate) fn made_clsact(&self) -> bool {
-        self.pins.dir().join(CLSACT_MARK).exists()
+    /// Takes everything off and removes every pin.
+    pub(crate) fn unload(self) -> Result<()> {
+        // What is held would go on.
+        let Self { held, pins, .. } = self;
+        drop(held);
+        pins.remove()
     }
 }
 
 /// True if the program of a link is on an interface of this namespace.
-pub(super) fn is_on(link: &FdLink, ifname: &str, hook: TcAttachType) -> bool {
+fn is_on(link: &FdLink, ifname: &str, hook: TcAttachType) -> bool {
     let Ok(info) = link.info() else { return false };
     SchedClassifier::query_tcx(ifname, hook)
         .is_ok_and(|(_, programs)| programs.iter().any(|p| p.id() == info.program_id()))
@@ -248,37 +239,15 @@ pub(super) fn tcx(
             && let Ok(id) = program.attach_to_link(link)
         {
             program.take_link(id)?;
+            failpoint!("tcx.replaced");
             return Ok(());
         }
-        pins::detach(path)?;
+        held::detach(path, None)?;
     }
     let id = program.attach_with_options(ifname, hook, TcAttachOptions::TcxOrder(order))?;
     let link = FdLink::try_from(program.take_link(id)?)?;
+    failpoint!("tcx.attached");
     link.pin(path)?;
-    Ok(())
-}
-
-/// Attaches by a filter: in the place of the one that is there, if there is one.
-fn clsact(
-    program: &mut SchedClassifier,
-    mark: Option<&PathBuf>,
-    ifname: &str,
-    hook: TcAttachType,
-) -> Result<()> {
-    let (priority, handle) = CLSACT;
-    let there = SchedClassifierLink::attached(ifname, hook, priority, handle, None)?;
-    let id = if let Ok(id) = program.attach_to_link(there) {
-        id
-    } else {
-        match tc::qdisc_add_clsact(ifname) {
-            Ok(()) => drop(mark.map(std::fs::create_dir)),
-            Err(TcError::NetlinkError(_)) => {}
-            Err(e) => return Err(ProgramError::from(e).into()),
-        }
-        let options = NlOptions { priority, handle, classid: None };
-        program.attach_with_options(ifname, hook, TcAttachOptions::Netlink(options))?
-    };
-    // Dropped, it would detach; it has to outlive the daemon.
-    std::mem::forget(program.take_link(id)?);
+    failpoint!("tcx.pinned");
     Ok(())
 }

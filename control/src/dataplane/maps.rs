@@ -17,7 +17,10 @@ use dataplane_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::failpoint,
+};
 
 /// Key size, value size and entries of a map.
 pub(super) fn shape(name: &str) -> (u32, u32, u32) {
@@ -125,57 +128,84 @@ impl Maps {
     }
 
     /// Turns what the maps hold from `old` into `new`: additions from the tables that are looked
-    /// up last to those that are looked up first, then removals the other way round.
+    /// up last to those that are looked up first, then removals the other way round. Where there
+    /// is no room for both, the removals come first.
     pub(super) fn write(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
-        let full =
-            |name: &str| format!("cannot write {name}; if it is full, remove children or VLANs");
+        check_room(map::FDB, new.fdb.len(), abi::FDB_ENTRIES)?;
+        check_room(map::GROUPS, new.groups.len(), abi::GROUP_ENTRIES)?;
+        let both = |old: usize, added: usize, room: u32| old + added <= room as usize;
+        let fdb = both(old.fdb.len(), absent(&old.fdb, &new.fdb), abi::FDB_ENTRIES);
+        if fdb && both(old.groups.len(), absent(&old.groups, &new.groups), abi::GROUP_ENTRIES) {
+            self.add(old, new)?;
+            self.remove(old, new)
+        } else {
+            self.remove(old, new)?;
+            self.add(old, new)
+        }
+    }
+
+    fn add(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
+        let full = |name: &str| format!("cannot write {name}");
         for (port, entry) in added(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), *entry, 0).doing(|| full(map::PORTS))?;
+            failpoint!("maps.ports");
         }
         for (ifindex, port) in added(&old.host_ends, &new.host_ends) {
             self.host_ends.insert(ifindex, port, 0).doing(|| full(map::HOST_ENDS))?;
+            failpoint!("maps.host_ends");
         }
         for (port, ifindex) in added(&old.tx, &new.tx) {
             self.tx.set(u32::from(*port), *ifindex, None, 0).doing(|| full(map::TX))?;
+            failpoint!("maps.tx");
         }
         for (bucket, entry) in added(&old.sources, &new.sources) {
             // Whoever reads it meanwhile must not find an entry under another one's key.
             self.sources.set(*bucket, Bucket::without_entry(entry.macs), 0)?;
             self.sources.set(*bucket, *entry, 0).doing(|| full(map::SOURCES))?;
+            failpoint!("maps.sources");
         }
         for (key, member) in added(&old.groups, &new.groups) {
             self.groups.insert(key, member, 0).doing(|| full(map::GROUPS))?;
+            failpoint!("maps.groups");
         }
         for (vlan, entry) in added(&old.vlans, &new.vlans) {
             self.vlans.set(u32::from(*vlan), *entry, 0).doing(|| full(map::VLANS))?;
+            failpoint!("maps.vlans");
         }
         for (key, entry) in added(&old.fdb, &new.fdb) {
             self.fdb.insert(key, entry, 0).doing(|| full(map::FDB))?;
+            failpoint!("maps.fdb");
         }
-        self.remove(old, new)
+        Ok(())
     }
 
     fn remove(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
         for key in removed(&old.fdb, &new.fdb) {
             self.fdb.remove(key).doing(|| format!("cannot remove from {}", map::FDB))?;
+            failpoint!("maps.fdb_removed");
         }
         for vlan in removed(&old.vlans, &new.vlans) {
             self.vlans.set(u32::from(*vlan), Vlan::default(), 0)?;
+            failpoint!("maps.vlans_removed");
         }
         for key in removed(&old.groups, &new.groups) {
             self.groups.remove(key).doing(|| format!("cannot remove from {}", map::GROUPS))?;
+            failpoint!("maps.groups_removed");
         }
         for bucket in removed(&old.sources, &new.sources) {
             self.sources.set(*bucket, Bucket::without_entry(0), 0)?;
+            failpoint!("maps.sources_removed");
         }
         for port in removed(&old.tx, &new.tx) {
             // Index 0 empties the slot (`kernel/bpf/devmap.c`, `__dev_map_update_elem`).
             self.tx.set(u32::from(*port), 0, None, 0)?;
+            failpoint!("maps.tx_removed");
         }
         for ifindex in removed(&old.host_ends, &new.host_ends) {
             self.host_ends
                 .remove(ifindex)
                 .doing(|| format!("cannot remove from {}", map::HOST_ENDS))?;
+            failpoint!("maps.host_ends_removed");
         }
         let empty = Port {
             ifindex: 0,
@@ -187,6 +217,7 @@ impl Maps {
         };
         for port in removed(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), empty, 0)?;
+            failpoint!("maps.ports_removed");
         }
         Ok(())
     }
@@ -238,6 +269,21 @@ fn zeroes<T: Pod + Default>() -> Result<PerCpuValues<T>> {
 /// An index of a map of at most 65,536 entries.
 fn port_number(index: u32) -> u16 {
     u16::try_from(index).unwrap_or(u16::MAX)
+}
+
+/// Refuses more than a map has room for.
+fn check_room(name: &str, wanted: usize, room: u32) -> Result<()> {
+    if wanted <= room as usize {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{name} would need {wanted} entries and has room for {room}; remove children, or VLANs from trunks"
+    )))
+}
+
+/// How many keys of `new` are not in `old`.
+fn absent<K: Ord, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> usize {
+    new.keys().filter(|key| !old.contains_key(key)).count()
 }
 
 fn added<'a, K: Ord, V: PartialEq>(

@@ -1,14 +1,20 @@
 //! The programs and maps of a parent in the kernel. The only module that knows aya.
 
 mod attach;
+mod clsact;
 mod guard;
+mod held;
 mod maps;
 mod pins;
+mod sys;
+mod xdp;
+
+use std::{collections::BTreeSet, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{SchedClassifier, Xdp},
+    programs::{SchedClassifier, TcAttachType, Xdp},
 };
 use dataplane_common::{
     abi::{self, Settings},
@@ -16,11 +22,15 @@ use dataplane_common::{
 };
 
 pub(crate) use self::{
-    attach::{TcKind, XdpIn},
+    attach::{Filter, TcKind},
     maps::{Counters, Events},
-    pins::{Pins, parents as pinned_parents},
+    pins::{Mark, Pins, parents as pinned_parents},
+    xdp::XdpIn,
 };
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::{self, failpoint},
+};
 
 /// The programs of a parent.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MACLANE_BPF_OBJECT"));
@@ -40,12 +50,15 @@ mod program {
 pub(crate) struct Dataplane {
     ebpf: Ebpf,
     pins: Pins,
+    held: held::Held,
     settings: Settings,
     maps: maps::Maps,
     tables: TableSet,
     attached: attach::Attached,
     tc: TcKind,
     guards: guard::Guards,
+    /// Why XDP cannot be had: the kernel does not take its program.
+    xdp_refused: Option<String>,
 }
 
 macro_rules! failed {
@@ -88,6 +101,7 @@ impl Dataplane {
     /// go on running until [`Self::attach_tc`] and its like replace them.
     pub(crate) fn load(pins: Pins, settings: Settings, tc: TcKind) -> Result<Self> {
         pins.create()?;
+        pins.take_over()?;
         for name in abi::map::ALL {
             check_pinned(&pins, name)?;
         }
@@ -102,7 +116,14 @@ impl Dataplane {
         let guards = guard::Guards::new(pins.map(abi::map::STATS));
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let tables = maps.read()?;
-        let mut dataplane = Self { ebpf, pins, settings, maps, tables, attached, tc, guards };
+        let mut held = held::Held::default();
+        let there = abi::map::ALL.iter().map(|name| pins.map(name));
+        for path in there.chain(pins.link_names().map(|name| pins.link(&name))) {
+            held.hold(&path)?;
+        }
+        let xdp_refused = None;
+        let mut dataplane =
+            Self { ebpf, pins, held, settings, maps, tables, attached, tc, guards, xdp_refused };
         dataplane.load_programs()?;
         #[cfg(feature = "bpf-log")]
         log_lines(&mut dataplane.ebpf);
@@ -111,25 +132,43 @@ impl Dataplane {
 
     fn load_programs(&mut self) -> Result<()> {
         let verify = |name: &str| format!("the kernel does not take the program {name}");
-        let pin = |name: &str| format!("cannot pin the program {name}");
         for name in program::TC {
-            let path = self.pins.program(name);
             let program = self.tc(name)?;
+            failpoint::refuse(name).doing(|| verify(name))?;
             program.load().doing(|| verify(name))?;
-            pins::unpin(&path).doing(|| pin(name))?;
-            program.pin(&path).doing(|| pin(name))?;
+            let path = self.pins.program(name);
+            let pinned = repin(&path, || Ok(self.tc(name)?.pin(&path)?));
+            pinned.doing(|| format!("cannot pin the program {name}"))?;
+            self.held.hold(&path)?;
         }
-        let path = self.pins.program(program::XDP);
-        let program = self.xdp()?;
-        program.load().doing(|| verify(program::XDP))?;
-        pins::unpin(&path).doing(|| pin(program::XDP))?;
-        program.pin(&path).doing(|| pin(program::XDP))?;
+        let name = program::XDP;
+        let path = self.pins.program(name);
+        let loaded = failpoint::refuse(name).and_then(|()| Ok(self.xdp()?.load()?));
+        match loaded.doing(|| verify(name)) {
+            Ok(()) => {
+                let pinned = repin(&path, || Ok(self.xdp()?.pin(&path)?));
+                pinned.doing(|| format!("cannot pin the program {name}"))?;
+                self.held.hold(&path)?;
+            }
+            // TC does the whole job.
+            Err(e) => self.xdp_refused = Some(e.to_string()),
+        }
         Ok(())
     }
 
     /// The settings that the programs were loaded with.
     pub(crate) fn settings(&self) -> Settings {
         self.settings
+    }
+
+    /// How TC programs are attached.
+    pub(crate) fn tc_kind(&self) -> TcKind {
+        self.tc
+    }
+
+    /// Its pins.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// What the maps hold.
@@ -147,6 +186,36 @@ impl Dataplane {
         }
         self.tables = wanted;
         Ok(())
+    }
+
+    /// Reads what the maps really hold. True if that is not what was written: somebody else has
+    /// changed it, and the next [`Self::apply`] puts it right.
+    pub(crate) fn reread(&mut self) -> Result<bool> {
+        let tables = self.maps.read()?;
+        let changed = tables != self.tables;
+        self.tables = tables;
+        Ok(changed)
+    }
+
+    /// Pins again what is not pinned any more; how much that was.
+    pub(crate) fn repin(&self) -> Result<usize> {
+        self.held.repin(&self.pins)
+    }
+
+    /// The ports of children whose program is on no interface any more.
+    pub(crate) fn unattended(&self) -> Vec<u16> {
+        self.held.detached(&self.pins).filter_map(guard::port_of).collect()
+    }
+
+    /// Removes the links of ports that nobody has, and what other versions have left.
+    pub(crate) fn prune(&mut self, ports: &BTreeSet<u16>) -> Result<()> {
+        let links: Vec<String> = self.held.links(&self.pins).map(String::from).collect();
+        for link in links {
+            if guard::port_of(&link).is_some_and(|port| !ports.contains(&port)) {
+                self.held.detach(&self.pins.link(&link))?;
+            }
+        }
+        self.pins.remove_other_versions()
     }
 
     /// The counters of every port and drop reason.
@@ -178,6 +247,29 @@ impl Dataplane {
     }
 }
 
+/// The programs of others on the TC hooks of an interface, each as "NAME (ID N)"; `filters` are those
+/// that netlink shows there.
+pub(crate) fn strangers(ifname: &str, filters: &[Filter]) -> Vec<String> {
+    let of_tcx = [TcAttachType::Ingress, TcAttachType::Egress]
+        .into_iter()
+        .filter_map(|hook| SchedClassifier::query_tcx(ifname, hook).ok())
+        .flat_map(|(_, programs)| programs.into_iter().map(|program| program.id()));
+    let ids: BTreeSet<u32> = of_tcx.chain(filters.iter().map(|filter| filter.program)).collect();
+    let name = |id: u32| Some((id, sys::program(id).ok()?.name));
+    let named = ids.into_iter().filter_map(name);
+    let theirs = named.filter(|(_, name)| !program::TC.contains(&name.as_str()));
+    theirs.map(|(id, name)| format!("{name} (ID {id})")).collect()
+}
+
+/// Pins a program in the place of an older one.
+fn repin(path: &Path, pin: impl FnOnce() -> Result<()>) -> Result<()> {
+    pins::unpin(path)?;
+    failpoint!("pins.program_unpinned");
+    pin()?;
+    failpoint!("pins.program_pinned");
+    Ok(())
+}
+
 /// aya takes a pinned map for what its name says: we look first.
 fn check_pinned(pins: &Pins, name: &str) -> Result<()> {
     let path = pins.map(name);
@@ -207,10 +299,13 @@ fn check_pinned(pins: &Pins, name: &str) -> Result<()> {
 /// Hands the programs' log lines to the daemon's log.
 #[cfg(feature = "bpf-log")]
 fn log_lines(ebpf: &mut Ebpf) {
-    // SAFETY: the descriptor is the logger's own, the same one for as long as it lives.
-    let register = |logger| unsafe { tokio::io::unix::AsyncFd::register(logger) };
+    let register = |logger| {
+        // SAFETY: the descriptor is the logger's own, the same one for as long as it lives.
+        unsafe { tokio::io::unix::AsyncFd::register(logger) }
+            .map_err(|_| "cannot wait for it".to_owned())
+    };
     let logger = aya_log::EbpfLogger::init(ebpf).map_err(|e| e.to_string());
-    match logger.and_then(|logger| register(logger).map_err(|_| "cannot wait for it".to_owned())) {
+    match logger.and_then(register) {
         Err(e) => tracing::warn!("no log lines from the programs: {e}"),
         Ok(mut logger) => {
             tokio::spawn(async move {

@@ -1,20 +1,19 @@
 //! Where maps, programs and links of a parent are pinned.
 
 use std::{
-    ffi::CString,
-    fs, io,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::{ffi::OsStrExt, fs::DirBuilderExt},
-    },
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
-use nix::libc;
-
 use dataplane_common::abi;
 
-use crate::error::{Context, Result};
+use super::held::detach;
+use crate::{
+    error::{Context, Error, Result},
+    failpoint::failpoint,
+};
 
 /// The pins of one parent: `BPFFS/maclane/vABI/PARENT/`.
 #[derive(Clone, Debug)]
@@ -22,26 +21,72 @@ pub(crate) struct Pins {
     dir: PathBuf,
 }
 
-/// A folder with this name says that an offload has to be given back.
-const KEPT_RX_TAGS: &str = "rxvlan";
+/// The names of the links of the parent itself.
+pub(super) const PARENT_LINKS: [&str; 3] = ["ingress", "egress", "xdp"];
 
-/// The parents that have pins.
-pub(crate) fn parents(bpffs: &Path) -> Vec<String> {
-    let entries = fs::read_dir(root(bpffs)).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.map(|name| name.replace("%2e", ".")).collect()
+/// What has to be undone, or be known after a restart: each is a folder, because the BPF file
+/// system holds no files of others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    /// An offload has to be given back.
+    KeptRxTags,
+    /// The clsact qdisc is ours to remove.
+    MadeClsact,
+    /// Programs are filters of clsact qdiscs.
+    Filters,
 }
 
-/// The folder below a BPF file system that holds the pins of every parent.
-pub(crate) fn root(bpffs: &Path) -> PathBuf {
-    bpffs.join("maclane").join(format!("v{}", abi::VERSION))
+impl Mark {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::KeptRxTags, Self::MadeClsact, Self::Filters];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::KeptRxTags => "rxvlan",
+            Self::MadeClsact => "clsact",
+            Self::Filters => "filters",
+        }
+    }
+}
+
+/// The parents that have pins, of this version or of another one.
+pub(crate) fn parents(bpffs: &Path) -> Vec<String> {
+    let mut names: Vec<String> = versions(bpffs)
+        .flat_map(|version| entries(&version))
+        .filter_map(|path| Some(path.file_name()?.to_str()?.replace("%2e", ".")))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The folders of every version, ours too.
+fn versions(bpffs: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    entries(&bpffs.join("maclane")).filter(|path| {
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix('v'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    })
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 impl Pins {
     /// The pins of a parent. The BPF file system allows no dots in names
     /// (`kernel/bpf/inode.c`, `bpf_lookup`).
     pub(crate) fn new(bpffs: &Path, parent: &str) -> Self {
-        Self { dir: root(bpffs).join(parent.replace('.', "%2e")) }
+        let version = bpffs.join("maclane").join(format!("v{}", abi::VERSION));
+        Self { dir: version.join(parent.replace('.', "%2e")) }
+    }
+
+    /// The pins that a maclane with another layout has left for the same parent.
+    fn of_other_versions(&self) -> impl Iterator<Item = Self> {
+        let (parent, version) = (self.dir.file_name(), self.dir.parent());
+        let root = version.and_then(Path::parent).and_then(Path::parent);
+        let all = root.into_iter().flat_map(versions).filter(move |v| Some(&**v) != version);
+        let theirs = all.filter_map(move |version| Some(Self { dir: version.join(parent?) }));
+        theirs.filter(|pins| pins.dir.exists())
     }
 
     /// The folder.
@@ -49,15 +94,38 @@ impl Pins {
         &self.dir
     }
 
-    /// Notes that a NIC's receive VLAN offload was switched off for this parent.
-    pub(crate) fn note_kept_rx_tags(&self) -> Result<()> {
+    /// Keeps every other daemon from these pins for as long as the result lives.
+    pub(crate) fn lock(&self, parent: &str) -> Result<File> {
         self.create()?;
-        Ok(fs::DirBuilder::new().recursive(true).create(self.dir.join(KEPT_RX_TAGS))?)
+        let doing = || format!("cannot lock {}", self.dir.display());
+        let dir = File::open(&self.dir).doing(doing)?;
+        match dir.try_lock() {
+            Ok(()) => Ok(dir),
+            Err(TryLockError::WouldBlock) => Err(Error::conflict(format!(
+                "another maclane daemon serves {parent} ({} is locked); stop it, or remove the parent there first",
+                self.dir.display()
+            ))),
+            Err(TryLockError::Error(e)) => Err(Error::from(e).context(doing())),
+        }
     }
 
-    /// True if [`Self::note_kept_rx_tags`] was.
-    pub(crate) fn kept_rx_tags(&self) -> bool {
-        self.dir.join(KEPT_RX_TAGS).exists()
+    /// Sets or removes a mark.
+    pub(crate) fn mark(&self, mark: Mark, set: bool) -> Result<()> {
+        let path = self.dir.join(mark.name());
+        let done = if set {
+            DirBuilder::new().recursive(true).mode(0o700).create(&path)
+        } else {
+            fs::remove_dir(&path)
+        };
+        match done {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.doing(|| format!("cannot mark {}", path.display())),
+        }
+    }
+
+    /// True if a mark is set.
+    pub(crate) fn has(&self, mark: Mark) -> bool {
+        self.dir.join(mark.name()).exists()
     }
 
     /// A map.
@@ -72,29 +140,79 @@ impl Pins {
 
     /// A link.
     pub(crate) fn link(&self, name: &str) -> PathBuf {
-        self.dir.join("links").join(name)
+        self.links().join(name)
+    }
+
+    /// The folder of the links.
+    pub(super) fn links(&self) -> PathBuf {
+        self.dir.join("links")
+    }
+
+    /// The names of the links that are pinned.
+    pub(super) fn link_names(&self) -> impl Iterator<Item = String> + use<> {
+        entries(&self.links()).filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
     }
 
     /// Makes the folders, closed to everybody else: the BPF file system itself is not.
     pub(crate) fn create(&self) -> Result<()> {
         for dir in ["programs", "links"] {
             let dir = self.dir.join(dir);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).doing(|| {
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir).doing(|| {
                 format!(
                     "cannot make {}; mount a BPF file system with `mount -t bpf bpf /sys/fs/bpf`",
                     dir.display()
                 )
             })?;
         }
+        failpoint!("pins.created");
         Ok(())
+    }
+
+    /// Takes over the links and marks of another layout: they are pinned here from now on, where
+    /// each gets its new program in the place of the old one.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        for old in self.of_other_versions() {
+            tracing::info!(from = %old.dir.display(), "taking over the programs of another version");
+            self.create()?;
+            for mark in Mark::ALL.into_iter().filter(|mark| old.has(*mark)) {
+                self.mark(mark, true)?;
+            }
+            for name in old.link_names() {
+                let (from, to) = (old.link(&name), self.link(&name));
+                let doing = || format!("cannot take over {}", from.display());
+                if !to.exists() {
+                    let link = super::sys::get(&from).doing(doing)?;
+                    super::sys::pin(link.as_fd(), &to).doing(doing)?;
+                    failpoint!("upgrade.pinned");
+                }
+                unpin(&from).doing(doing)?;
+                failpoint!("upgrade.unpinned");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the programs off an interface that is not the parent any more, where no dataplane is
+    /// loaded that would do it.
+    pub(crate) fn leave_parent(&self) -> Result<()> {
+        for link in PARENT_LINKS {
+            detach(&self.link(link), None)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what another layout has left, once nothing of it is in use any more.
+    pub(crate) fn remove_other_versions(&self) -> Result<()> {
+        self.of_other_versions().try_for_each(|old| old.remove())
     }
 
     /// Removes everything: links go first, so that no program runs on maps that are gone.
     pub(crate) fn remove(&self) -> Result<()> {
-        for link in fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten() {
-            let path = link.path();
-            detach(&path).doing(|| format!("cannot detach the link {}", path.display()))?;
+        for name in self.link_names() {
+            let path = self.link(&name);
+            detach(&path, None).doing(|| format!("cannot detach the link {}", path.display()))?;
         }
+        failpoint!("pins.links_gone");
         for dir in [self.dir.join("links"), self.dir.join("programs"), self.dir.clone()] {
             let removed = remove_dir(&dir);
             removed.doing(|| format!("cannot remove the pins in {}", dir.display()))?;
@@ -125,39 +243,9 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
 pub(crate) fn unpin(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        other => {
+            failpoint!("pins.unpinned");
+            other
+        }
     }
-}
-
-/// Commands of bpf(2) (`include/uapi/linux/bpf.h`) that aya does not have.
-const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_LINK_DETACH: libc::c_long = 34;
-
-/// Detaches a pinned link and removes its pin; one that is not there is detached.
-///
-/// Without its pin alone a link is detached some time later (`kernel/bpf/syscall.c`,
-/// `bpf_link_put`), and until then nothing else can take its place.
-pub(crate) fn detach(path: &Path) -> io::Result<()> {
-    #[repr(C)]
-    struct ObjGet {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let get = ObjGet { pathname: name.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
-    // SAFETY: `get` is what the command reads, and `name` outlives it.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of_val(&get)) };
-    let Ok(fd) = RawFd::try_from(fd) else { return unpin(path) };
-    if fd < 0 {
-        return unpin(path);
-    }
-    // SAFETY: the kernel has just given out this descriptor, so nothing else owns it.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    let raw = link.as_raw_fd();
-    // SAFETY: the command reads the descriptor. A link whose interface is gone is detached
-    // already, which is the only way for this to fail.
-    unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const raw, size_of_val(&raw)) };
-    unpin(path)
 }

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::state::{Adopted, Found, State};
+use super::{
+    children::alias,
+    state::{Adopted, Found, State},
+};
 use crate::{
     error::Result,
+    failpoint::failpoint,
     model::Mac,
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
@@ -42,11 +46,23 @@ impl State {
                 // In the filter for another reason: a person, 802.1Q, a bridge.
                 continue;
             }
-            if let Err(e) = self.adopt(iface, mac, found.remove(&mac)) {
+            let found = found.remove(&mac);
+            if found.as_ref().is_some_and(|found| self.is_of_child(iface, &found.link)) {
+                continue;
+            }
+            if let Err(e) = self.adopt(iface, mac, found) {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
         }
         Ok(())
+    }
+
+    /// True for the link of a child that maclane made, with a MAC of which it has not heard yet: the
+    /// event is on its way, or lost. The child is looked at again.
+    fn is_of_child(&mut self, iface: &str, link: &Link) -> bool {
+        let children = self.children.iter_mut().filter(|(_, c)| c.record.value.parent == iface);
+        let mut owners = children.filter(|(name, _)| link.alias.as_deref() == Some(&alias(name)));
+        owners.next().map(|(_, child)| child.suspect = true).is_some()
     }
 
     /// MACs in the filter list that are the host's, or those of children that maclane made.
@@ -97,6 +113,7 @@ impl State {
             let port = self.free_port(iface)?;
             if let Some(plane) = &mut self.parent_mut(iface)?.plane {
                 plane.reset_counters(port)?;
+                failpoint!("counters.reset");
             }
             port
         };
@@ -105,7 +122,7 @@ impl State {
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
             && let Ok(netns) = Netns::open_path(&found.netns)
         {
-            match plane.attach_guard(port, &netns, &found.link.name, false) {
+            match plane.attach_guard(port, &netns, (&found.link.name, found.link.index), false) {
                 Ok(guarded) => adopted.guarded = guarded,
                 Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
             }
@@ -143,15 +160,15 @@ impl State {
     }
 }
 
-/// Finds the macvlan links of a parent that have these MACs, in every namespace that can be
-/// entered.
+/// Finds the macvlan links of a parent that have these MACs, in the namespaces that can be entered.
+/// A machine can have hundreds, so it looks no further once it has all.
 pub(crate) async fn find_links(
     own: &Netlink,
     parent: u32,
     macs: &BTreeSet<Mac>,
 ) -> BTreeMap<Mac, Found> {
     let mut found = BTreeMap::new();
-    let mut take = |netns: &Netns, links: Vec<Link>, elsewhere: bool| {
+    let take = |found: &mut BTreeMap<_, _>, netns: &Netns, links: Vec<Link>, elsewhere: bool| {
         for link in links {
             if matches!(link.kind, LinkKind::Macvlan(_))
                 && link.lower == Some(parent)
@@ -163,16 +180,19 @@ pub(crate) async fn find_links(
         }
     };
     if let (Ok(netns), Ok(links)) = (Netns::own(), own.links().await) {
-        take(&netns, links, false);
+        take(&mut found, &netns, links, false);
     }
     for netns in Netns::all().unwrap_or_default() {
+        if macs.iter().all(|mac| found.contains_key(mac)) {
+            break;
+        }
         let Ok(inside) = Netlink::inside(&netns) else { continue };
         if let Ok(links) = inside.links().await {
             if links.iter().any(|link| link.mac.is_some_and(|mac| macs.contains(&mac))) {
                 // Its events tell when the child changes or goes.
                 let _ = own.follow(&netns).await;
             }
-            take(&netns, links, true);
+            take(&mut found, &netns, links, true);
         }
     }
     found

@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::state::{Child, ChildRecord, Live, State};
+use super::{
+    audit::check_bpffs,
+    state::{Child, ChildRecord, Live, State},
+};
 use crate::{
     announce,
     error::{Context, Error, Result},
     ethtool,
+    failpoint::failpoint,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
     netlink::{LinkKind, Netlink, NewLink},
     netns::Netns,
@@ -62,6 +66,7 @@ impl State {
         let name = spec.name.clone();
         let network = self.check_child(&spec)?;
         let netns = Netns::open(&spec.netns)?;
+        check_bpffs(&self.bpffs)?;
         let parent = self.parent(&network.parent)?;
         if parent.link.is_none() || parent.plane.is_none() {
             return Err(Error::failed(format!(
@@ -91,15 +96,20 @@ impl State {
         self.children.insert(name.clone(), Child { record, live: None, suspect: false });
         if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
             plane.reset_counters(port)?;
+            failpoint!("counters.reset");
         }
         let made = self.make_link(&self.child(&name)?.record.value, &network, &netns).await;
         if let Err(e) = made {
             // There is no link of ours: whatever has its name stays.
-            self.forget_child(&name).await?;
+            if let Err(e) = self.forget_child(&name).await {
+                tracing::error!(child = name, "cannot undo: {e}");
+            }
             return Err(e);
         }
         if let Err(e) = self.child_build(&name, &netns).await {
-            if let Err(e) = self.child_rm(&name).await {
+            self.mark_removing(&name, true);
+            // If it cannot be undone now, the control loop goes on trying.
+            if let Err(e) = self.child_undo(&name).await {
                 tracing::error!(child = name, "cannot undo: {e}");
             }
             return Err(e);
@@ -129,17 +139,21 @@ impl State {
         for address in &record.spec.ip {
             let doing = || format!("cannot give {ifname} the address {address}");
             inside.add_address(ifindex, *address).await.doing(doing)?;
+            failpoint!("link.address");
         }
         let alias = alias(name);
         if host_end != 0 {
             self.netlink.set_up(host_end, &alias).await?;
+            failpoint!("link.host_end_up");
         }
         inside.set_up(ifindex, &alias).await.doing(|| format!("cannot bring {ifname} up"))?;
+        failpoint!("link.up");
         for route in &record.spec.route {
             let doing = || format!("cannot give {ifname} the route to {}", route.destination);
             let unreachable = "its gateway has to be in the subnet of one of the child's addresses";
             let added = inside.add_route(ifindex, route).await;
             added.map_err(|e| e.way_out(Errno::ENETUNREACH, unreachable)).doing(doing)?;
+            failpoint!("link.route");
         }
         let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
         if !addresses.is_empty() {
@@ -148,7 +162,9 @@ impl State {
                 Err(e) => tracing::warn!(child = name, "cannot announce its addresses: {e}"),
             }
         }
+        failpoint!("link.announced");
         self.netlink.follow(netns).await?;
+        failpoint!("link.followed");
         if let Some(child) = self.children.get_mut(name).filter(|c| !c.record.value.built) {
             child.record.value.built = true;
             self.save_child(name).await?;
@@ -172,6 +188,7 @@ impl State {
             Some(mode) => self.netlink.add_macvlan(parent.index, mode, &new(&own_name)).await,
             None => self.netlink.add_veth(&own_name, &new(ifname)).await,
         };
+        failpoint!("link.made");
         if made.is_ok() && network.kind == Kind::Veth {
             // The host speaks to the child through the dataplane only, not through this end.
             let ipv6 = format!("/proc/sys/net/ipv6/conf/{own_name}/disable_ipv6");
@@ -181,6 +198,7 @@ impl State {
                     "no IPv6 to switch off on {own_name}: {e}"
                 );
             }
+            failpoint!("link.ipv6_off");
         }
         made.map_err(|e| {
             e.way_out(Errno::EEXIST, &name_is_taken(ifname))
@@ -227,31 +245,51 @@ impl State {
         let parent = self.parents.get_mut(&record.parent);
         let Some(parent) = parent else { return Ok(live) };
         let (Some(plane), Some(link)) = (&mut parent.plane, &parent.link) else { return Ok(live) };
+        let empty = plane.tables().ports.is_empty();
         match network.kind {
             Kind::Macvlan => {
-                live.guarded = plane.attach_guard(record.port, netns, &live.ifname, true)?;
+                live.guarded =
+                    plane.attach_guard(record.port, netns, (&live.ifname, live.ifindex), true)?;
             }
             Kind::Veth => {
                 let host_end = own_name(&record.spec.name);
-                plane.attach_host_end(record.port, &host_end, live.host_end)?;
+                // What is there goes on until the tables are written.
+                if !empty {
+                    plane.attach_host_end(record.port, &host_end, live.host_end)?;
+                }
                 own.filter_add(link.index, live.mac)
                     .await
                     .doing(|| format!("cannot add {} to the filter of {}", live.mac, link.name))?;
+                failpoint!("filter.added");
                 if parent.xdp.is_some() {
                     live.takes_xdp = netns.inside(|| ethtool::enable_gro(&live.ifname))?.is_ok();
+                    failpoint!("link.gro_on");
                 }
             }
         }
         Ok(live)
     }
 
-    /// Removes a child: its link first, so that whoever is killed in between finds it again.
+    /// Removes a child.
     pub(crate) async fn child_rm(&mut self, name: &str) -> Result<()> {
-        self.child(name)?;
-        if let Some(child) = self.children.get_mut(name) {
-            child.record.value.removing = true;
+        let was = self.child(name)?.record.value.removing;
+        self.mark_removing(name, true);
+        if let Err(e) = self.save_child(name).await {
+            self.mark_removing(name, was);
+            return Err(e.context(format!("cannot remove child \"{name}\"")));
         }
-        self.save_child(name).await?;
+        self.child_undo(name).await
+    }
+
+    fn mark_removing(&mut self, name: &str, removing: bool) {
+        if let Some(child) = self.children.get_mut(name) {
+            child.record.value.removing = removing;
+        }
+    }
+
+    /// Removes a child that is marked so: its link first, so that whoever is killed in between
+    /// finds it again.
+    pub(crate) async fn child_undo(&mut self, name: &str) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         let doing = || format!("cannot remove child \"{name}\"");
         if let (Ok(network), Some(netns)) =
@@ -260,6 +298,7 @@ impl State {
             let inside = Netlink::inside(&netns)?;
             if let Some(live) = self.observe(&record, &network, &netns, &inside).await? {
                 inside.delete(live.ifindex).await.doing(doing)?;
+                failpoint!("link.deleted");
             }
         }
         // What is left of a veth whose other end could not be reached.
@@ -303,6 +342,7 @@ impl State {
             if let Err(e) = self.netlink.filter_remove(link.index, mac).await {
                 tracing::debug!(child = name, "{mac} was not in the parent's filter: {e}");
             }
+            failpoint!("filter.removed");
         }
         Ok(())
     }

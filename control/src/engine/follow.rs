@@ -155,8 +155,18 @@ impl State {
 
     async fn sync_child(&mut self, name: &str, parent_is_there: bool) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
+        // Tables without the children that come after this one would cost those their frames, and
+        // an announcement before the tables is heard by nobody: the first pass only looks.
+        let looks_only = !self.parent(&record.parent)?.looked;
+        if record.removing && looks_only {
+            return Ok(());
+        }
         if record.removing {
-            return self.child_rm(name).await;
+            if let Err(e) = self.child_undo(name).await {
+                let problem = format!("child \"{name}\" is being removed, which fails: {e}");
+                self.note_problem(&record, problem)?;
+            }
+            return Ok(());
         }
         if let Some(child) = self.children.get_mut(name) {
             child.suspect = false;
@@ -171,11 +181,12 @@ impl State {
         };
         let inside = Netlink::inside(&netns)?;
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
-            if self.has_moved(&record, &network).await? {
+            if looks_only || self.has_moved(&record, &network).await? {
                 return Ok(());
             }
             tracing::info!(child = name, "its link is gone: it is made again");
             self.release(name).await?;
+            self.unbuild(name).await?;
             let done = match self.make_link(&record, &network, &netns).await {
                 Ok(()) => self.child_build(name, &netns).await,
                 Err(e) => Err(e),
@@ -185,7 +196,7 @@ impl State {
             }
             return Ok(());
         };
-        if !record.built {
+        if !record.built && !looks_only {
             tracing::info!(child = name, "it was not set up to the end: that is done now");
             if let Err(e) = self.child_build(name, &netns).await {
                 tracing::warn!(child = name, "cannot set it up: {e}");
@@ -199,6 +210,18 @@ impl State {
             child.live = Some(live);
         }
         self.netlink.follow(&netns).await
+    }
+
+    /// Notes that the link of a child has to be set up from its beginning, before it is made again:
+    /// whoever is killed in between finds a link without addresses.
+    async fn unbuild(&mut self, name: &str) -> Result<()> {
+        match self.children.get_mut(name).filter(|child| child.record.value.built) {
+            None => Ok(()),
+            Some(child) => {
+                child.record.value.built = false;
+                self.save_child(name).await
+            }
+        }
     }
 
     /// True if the link of a child is not in its namespace because somebody has moved it to

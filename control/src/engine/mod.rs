@@ -4,6 +4,7 @@
 //! step compares the two and may be done twice or cut short anywhere.
 
 mod adopt;
+mod audit;
 mod checks;
 mod children;
 mod follow;
@@ -14,17 +15,17 @@ mod tables;
 mod views;
 mod xdp;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+use self::{
+    audit::check_bpffs,
+    state::{Problem, State},
+};
 use crate::{
     dataplane::pinned_parents,
     error::{Error, Result},
@@ -36,7 +37,6 @@ use crate::{
     netlink::{self, Change},
     task::Task,
 };
-use state::{Problem, State};
 
 /// How long the control loop waits for more changes before it looks.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -95,7 +95,10 @@ impl Engine {
                 tokio::time::sleep(PERIOD).await;
             }
         });
-        state.lock().await.reconcile().await;
+        // The first pass only looks at children; the second finishes what was begun.
+        for _ in 0..2 {
+            state.lock().await.reconcile().await;
+        }
         let control = Task::spawn(control(state.clone(), kick, heard));
         Ok(Arc::new(Self { state, _tasks: [listen, control] }))
     }
@@ -226,18 +229,6 @@ impl State {
     }
 }
 
-fn check_bpffs(dir: &Path) -> Result<()> {
-    let fs = nix::sys::statfs::statfs(dir).map(|fs| fs.filesystem_type());
-    if fs == Ok(nix::sys::statfs::BPF_FS_MAGIC) {
-        return Ok(());
-    }
-    let dir = dir.display();
-    Err(Error::failed(format!(
-        "{dir} is no BPF file system, and without one the dataplane would end with the daemon; mount it with \
-         `mount -t bpf bpf {dir}`"
-    )))
-}
-
 /// Waits for changes, lets them settle, and looks.
 async fn control(
     state: Arc<Mutex<State>>,
@@ -262,6 +253,11 @@ async fn control(
                 change = heard.recv() => changes.extend(change),
                 () = sleep_until(settled) => break,
             }
+        }
+        if changes.iter().any(|change| matches!(change, Change::Lost)) {
+            tracing::warn!(
+                "the kernel had more to tell than there was room for: everything is looked at"
+            );
         }
         let mut state = state.lock().await;
         for change in &changes {

@@ -7,9 +7,10 @@ use super::{
     xdp::wanted_xdp,
 };
 use crate::{
-    dataplane::{Dataplane, Pins, XdpIn},
-    error::{Context, Error, Result},
+    dataplane::{Dataplane, Mark, Pins, TcKind, XdpIn},
+    error::{Context, Error, ErrorKind, Result},
     ethtool,
+    failpoint::failpoint,
     model::{Mac, ParentSpec, UnknownPolicy},
     netlink::{Link, LinkKind},
     store::{self, Store, Versioned},
@@ -155,6 +156,8 @@ impl State {
             }
             self.network_rm(&network).await?;
         }
+        // A store that cannot be written is found out before anything is taken away.
+        self.save_parent(iface).await.doing(|| format!("cannot remove parent \"{iface}\""))?;
         self.parent_forget(iface).await?;
         tracing::info!(parent = iface, "parent removed");
         Ok(())
@@ -164,28 +167,37 @@ impl State {
         let pins = Pins::new(&self.bpffs, iface);
         let parent = self.parent_mut(iface)?;
         let link = parent.link.clone();
-        match parent.plane.take() {
-            Some(plane) => {
-                let made_clsact = plane.made_clsact();
-                if let (true, Some(link)) = (plane.kept_rx_tags(), &link) {
+        if let Some(plane) = parent.plane.take() {
+            if let Some(link) = &link {
+                if pins.has(Mark::KeptRxTags) {
                     ethtool::offload_rx_tags(&link.name)?;
                 }
-                plane.unload(link.as_ref().map(|link| link.name.as_str()))?;
-                if let (true, Some(link)) = (made_clsact, &link) {
+                plane.remove_filters(&link.name)?;
+                if pins.has(Mark::MadeClsact) {
                     self.netlink.delete_clsact(link.index).await?;
+                    failpoint!("clsact.removed");
                 }
             }
-            None => pins.remove()?,
+            plane.unload()?;
+        } else if pins.dir().exists() {
+            // Unless they are another daemon's.
+            match parent.lock.take().map_or_else(|| pins.lock(iface), Ok) {
+                Ok(_lock) => pins.remove()?,
+                Err(e) if e.kind == ErrorKind::Conflict => {}
+                Err(e) => return Err(e),
+            }
         }
-        if let Some(parent) = self.parents.remove(iface) {
+        if let Some(parent) = self.parents.get(iface) {
             let key = format!("{}{iface}", store::PARENTS);
             self.store.delete_if(&key, parent.record.revision).await?;
+            self.parents.remove(iface);
         }
         Ok(())
     }
 
     /// Looks at the parent's interface; what is gone has no programs to keep track of.
     pub(crate) async fn sync_link(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let bpffs = self.bpffs.clone();
         let parent = self.parent_mut(iface)?;
         let seen = parent.record.value.seen;
         let by_name = links.iter().find(|link| link.name == iface);
@@ -198,7 +210,9 @@ impl State {
             None => {
                 parent.xdp_for = None;
                 if let Some(plane) = &mut parent.plane {
-                    plane.forget_attached();
+                    plane.leave_parent()?;
+                } else {
+                    Pins::new(&bpffs, iface).leave_parent()?;
                 }
                 parent.problems.insert(
                     Problem::Link,
@@ -261,7 +275,11 @@ impl State {
         if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
             // The old programs run on until each link is updated.
             (parent.listener, parent.plane) = (None, None);
-            let mut plane = Dataplane::load(Pins::new(&bpffs, iface), wanted, tc)?;
+            let pins = Pins::new(&bpffs, iface);
+            if parent.lock.is_none() {
+                parent.lock = Some(pins.lock(iface)?);
+            }
+            let mut plane = Dataplane::load(pins, wanted, tc)?;
             let mut events = plane.take_events()?;
             let heard = parent.heard.clone();
             parent.listener = Some(Task::spawn(async move {
@@ -285,16 +303,26 @@ impl State {
 
     /// Attaches the programs where they are not: after the tables, so that no frame is judged by
     /// empty ones.
-    fn attach_programs(&mut self, iface: &str, xdp: Option<XdpIn>) -> Result<()> {
-        let parent = self.parent_mut(iface)?;
-        let (Some(plane), Some(link)) = (&mut parent.plane, parent.link.clone()) else {
-            return Ok(());
+    async fn attach_programs(&mut self, iface: &str, xdp: Option<XdpIn>) -> Result<()> {
+        let Some(link) = self.parent(iface)?.link.clone() else { return Ok(()) };
+        // TCX links are asked themselves.
+        let filters = match self.tc {
+            TcKind::Tcx => Vec::new(),
+            TcKind::Clsact => self.netlink.filters(link.index).await?,
         };
-        plane.attach_tc(&link.name, link.index)?;
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        plane.attach_tc(&link.name, link.index, &filters)?;
         if parent.xdp_for == Some(link.index) {
             return Ok(());
         }
         self.decide_xdp(iface, &link, xdp)
+    }
+
+    /// True until the tables are written for the first time.
+    fn has_empty_tables(&self, iface: &str) -> bool {
+        let plane = self.parents.get(iface).and_then(|parent| parent.plane.as_ref());
+        plane.is_some_and(|plane| plane.tables().ports.is_empty())
     }
 
     /// What the programs are loaded with.
@@ -318,20 +346,35 @@ impl State {
                 tracing::info!(parent = iface, ?was, ?is, "the interface has another index");
             }
             self.suspect_children(iface);
+            self.parent_mut(iface)?.looked = false;
         }
         if is.is_none() {
+            self.parent_mut(iface)?.looked = true;
             self.sync_children(iface).await;
             return Ok(());
         }
         self.sync_host(iface, &links)?;
+        self.check_programs(iface)?;
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
-        let complete = self.sync_children(iface).await;
+        let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
+        let kick = self.kick.clone();
+        if !std::mem::replace(&mut self.parent_mut(iface)?.looked, true) {
+            kick.notify_one();
+        }
+        if complete && self.has_empty_tables(iface) {
+            // Before any program that would judge by them is put into the place of an older one.
+            self.sync_tables(iface)?;
+            self.suspect_children(iface);
+            complete = self.sync_children(iface).await;
+        }
         self.sync_modes(iface).await;
         // Better old tables than tables without a child that could not be looked at.
         if complete {
             self.sync_tables(iface)?;
         }
-        self.attach_programs(iface, xdp)
+        self.attach_programs(iface, xdp).await?;
+        self.note_limits(iface)?;
+        self.audit(iface, complete).await
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
@@ -141,6 +143,14 @@ pub(crate) struct Parent {
     pub(crate) xdp: Option<XdpIn>,
     /// XDP was decided on for this index of the interface.
     pub(crate) xdp_for: Option<u32>,
+    /// The XDP programs that were on the interface after that.
+    pub(crate) xdp_seen: Vec<(u32, XdpIn)>,
+    /// All its children were looked at since the interface is there.
+    pub(crate) looked: bool,
+    /// Keeps other daemons from its pins.
+    pub(crate) lock: Option<File>,
+    /// When maps and pins were compared with what they should be.
+    pub(crate) audited: Option<Instant>,
     /// The host's 802.1Q sub-interfaces on it.
     pub(crate) host_vlans: BTreeMap<u16, Mac>,
     /// Other MACs of the host.
@@ -162,6 +172,12 @@ pub(crate) enum Problem {
     Xdp,
     /// The child with this name.
     Child(String),
+    /// The BPF file system.
+    Pins,
+    /// The program that proves which child sent a frame.
+    Guard,
+    /// The MTU of the child with this name.
+    Mtu(String),
     /// The last pass of the control loop.
     Sync,
 }
@@ -185,6 +201,10 @@ impl Parent {
             link: None,
             xdp: None,
             xdp_for: None,
+            xdp_seen: Vec::new(),
+            looked: false,
+            lock: None,
+            audited: None,
             host_vlans: BTreeMap::new(),
             host_macs: BTreeSet::new(),
             heard: Arc::default(),

@@ -10,6 +10,7 @@ use dataplane_common::{
 use super::state::{Adopted, Child, Live, State};
 use crate::{
     error::Result,
+    failpoint::failpoint,
     model::{Kind, Mac, Mode, NetworkSpec, Trunk},
     netlink::Netlink,
 };
@@ -87,6 +88,7 @@ impl State {
             return Ok(());
         };
         Netlink::inside(&netns)?.set_mode(&live.ifname, live.ifindex, mode).await?;
+        failpoint!("link.mode");
         live.mode = Some(mode);
         tracing::info!(child = name, ?mode, "macvlan mode changed");
         Ok(())

@@ -1,10 +1,13 @@
 //! XDP on a parent: where it runs, and whether it sees VLAN tags.
 
-use super::state::{Problem, State};
+use super::{
+    audit::xdp_on,
+    state::{Problem, State},
+};
 use crate::{
-    dataplane::{Pins, XdpIn},
+    dataplane::{Mark, Pins, XdpIn},
     error::{ErrorKind, Result},
-    ethtool::{self, Kept},
+    ethtool,
     model::XdpMode,
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
@@ -35,12 +38,7 @@ impl State {
         let forced = parent.record.value.spec.xdp.is_forced();
         let Some(plane) = &mut parent.plane else { return Ok(()) };
         parent.problems.remove(&Problem::Xdp);
-        let on_it: Vec<(u32, XdpIn)> = link
-            .xdp
-            .iter()
-            .map(|xdp| (xdp.program, if xdp.generic { XdpIn::Generic } else { XdpIn::Native }))
-            .collect();
-        let attached = plane.attach_xdp(&link.name, link.index, xdp, &on_it);
+        let attached = plane.attach_xdp(&link.name, link.index, xdp, &xdp_on(link));
         let before = parent.xdp;
         parent.xdp = attached.is_ok().then_some(xdp).flatten();
         parent.xdp_for = Some(link.index);
@@ -72,17 +70,14 @@ impl State {
     /// True if no offload hides VLAN tags from XDP on this interface.
     pub(crate) async fn sees_tags(&self, iface: &str, link: &Link) -> bool {
         if link.kind != LinkKind::Veth {
-            let kept = ethtool::keep_rx_tags(&link.name);
-            if matches!(kept, Ok(Kept::Now)) {
-                if let Err(e) = Pins::new(&self.bpffs, iface).note_kept_rx_tags() {
-                    tracing::warn!(parent = iface, "cannot note that an offload is off: {e}");
-                }
-                tracing::info!(
-                    parent = iface,
-                    "receive VLAN offload is off, so that XDP sees tags; it is on again after parent rm"
-                );
-            }
-            return matches!(kept, Ok(Kept::Now | Kept::Before));
+            return match ethtool::offloads_rx_tags(&link.name) {
+                Ok(false) => true,
+                Ok(true) => self.keep_rx_tags(iface, &link.name).unwrap_or_else(|e| {
+                    tracing::warn!(parent = iface, "cannot switch receive VLAN offload off: {e}");
+                    false
+                }),
+                Err(_) => false,
+            };
         }
         // What a veth receives has the form that its peer sends.
         let Some(peer) = link.lower else { return false };
@@ -107,5 +102,22 @@ impl State {
             return netns.inside(|| keeps(links)).ok().flatten().unwrap_or(false);
         }
         false
+    }
+
+    /// Switches receive VLAN offload off. That it has to be given back is noted first: whoever is
+    /// killed in between gives it back once too often, and not never.
+    fn keep_rx_tags(&self, iface: &str, ifname: &str) -> Result<bool> {
+        let pins = Pins::new(&self.bpffs, iface);
+        pins.mark(Mark::KeptRxTags, true)?;
+        let kept = ethtool::keep_rx_tags(ifname);
+        if matches!(kept, Ok(true)) {
+            tracing::info!(
+                parent = iface,
+                "receive VLAN offload is off, so that XDP sees tags; it is on again after parent rm"
+            );
+        } else {
+            pins.mark(Mark::KeptRxTags, false)?;
+        }
+        kept
     }
 }

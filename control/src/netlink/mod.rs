@@ -1,12 +1,13 @@
 //! Links, addresses and routes, through the kernel's route netlink. The only module that knows
 //! rtnetlink.
 
+mod filters;
 mod link;
 mod watch;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{TryStream, TryStreamExt};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use rtnetlink::{
@@ -19,9 +20,9 @@ use rtnetlink::{
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         nsid::{NsidAttribute, NsidMessage},
         route::RouteScope,
-        tc::{TcAttribute, TcHandle},
     },
 };
+use tokio::time::timeout;
 
 pub(crate) use self::{
     link::{Link, LinkKind},
@@ -47,6 +48,39 @@ impl From<rtnetlink::Error> for Error {
             other => Self::failed(other.to_string()),
         }
     }
+}
+
+/// How long the kernel may take for one answer. It answers at once, unless others hold its lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for an answer, but not for ever: one for which there is no room the kernel drops.
+async fn within<T, E: Into<Error>>(
+    doing: &str,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T> {
+    match timeout(PATIENCE, answer).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(unanswered(doing)),
+    }
+}
+
+/// Asks for a list, and once more if there is no answer: asking changes nothing.
+async fn list<T, A>(doing: &str, ask: impl Fn() -> A) -> Result<Vec<T>>
+where
+    A: TryStream<Ok = T, Error = rtnetlink::Error>,
+{
+    if let Ok(done) = timeout(PATIENCE, ask().try_collect()).await {
+        return Ok(done?);
+    }
+    tracing::warn!("{}", unanswered(doing));
+    within(doing, ask().try_collect()).await
+}
+
+fn unanswered(doing: &str) -> Error {
+    Error::failed(format!(
+        "cannot {doing}: the kernel has not answered within {} s; its answer was lost, or others keep it busy: try again",
+        PATIENCE.as_secs()
+    ))
 }
 
 /// What a link is made with.
@@ -103,30 +137,31 @@ impl Netlink {
 
     /// Every link of the namespace.
     pub(crate) async fn links(&self) -> Result<Vec<Link>> {
-        let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
+        let messages: Vec<LinkMessage> =
+            list("list links", || self.handle.link().get().execute()).await?;
         Ok(messages.iter().map(Link::from).collect())
     }
 
     /// The link with this name, if there is one.
     pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>> {
-        let found = self.handle.link().get().match_name(name).execute().try_next().await;
-        match found {
+        let mut answers = self.handle.link().get().match_name(name).execute();
+        match within("look at a link", answers.try_next()).await {
             Ok(message) => Ok(message.as_ref().map(Link::from)),
-            Err(rtnetlink::Error::NetlinkError(e))
-                if e.to_io().raw_os_error() == Some(nix::libc::ENODEV) =>
-            {
-                Ok(None)
-            }
-            Err(e) => Err(e.into()),
+            Err(e) if e.errno == Some(Errno::ENODEV) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
     /// The MACs in the unicast filter of a link: those of its macvlan children that are up, in
     /// whatever namespace, and those added by hand.
     pub(crate) async fn filter_list(&self, ifindex: u32) -> Result<Vec<Mac>> {
-        let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-        request.message_mut().header.ifindex = ifindex;
-        let all: Vec<NeighbourMessage> = request.execute().try_collect().await?;
+        let ask = || {
+            let get = self.handle.neighbours().get();
+            let mut request = get.set_address_family(AddressFamily::Bridge);
+            request.message_mut().header.ifindex = ifindex;
+            request.execute()
+        };
+        let all: Vec<NeighbourMessage> = list("read a link's filter of MACs", ask).await?;
         let own = all.into_iter().filter(|entry| {
             entry.header.ifindex == ifindex && entry.header.flags.contains(NeighbourFlags::Own)
         });
@@ -151,7 +186,7 @@ impl Netlink {
             .flags(NeighbourFlags::Own)
             .state(NeighbourState::Permanent)
             .replace();
-        Ok(request.execute().await?)
+        within("add a MAC to a link's filter", request.execute()).await
     }
 
     /// Removes a MAC from the unicast filter of a link.
@@ -162,7 +197,8 @@ impl Netlink {
         message.header.flags = NeighbourFlags::Own;
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-        Ok(self.handle.neighbours().del(message).execute().await?)
+        let request = self.handle.neighbours().del(message);
+        within("remove a MAC from a link's filter", request.execute()).await
     }
 
     /// Makes a macvlan link on `parent`, directly in its namespace.
@@ -173,7 +209,8 @@ impl Netlink {
         new: &NewLink<'_>,
     ) -> Result<()> {
         let builder = LinkMacVlan::new(new.name, parent, kernel_mode(mode));
-        Ok(self.handle.link().add(new.describe(builder).build()).execute().await?)
+        let request = self.handle.link().add(new.describe(builder).build());
+        within("make a macvlan link", request.execute()).await
     }
 
     /// Makes a veth pair: `host_end` here, the other end directly in its namespace.
@@ -184,7 +221,7 @@ impl Netlink {
         if let Some(mtu) = new.mtu {
             builder = builder.mtu(mtu);
         }
-        Ok(self.handle.link().add(builder.build()).execute().await?)
+        within("make a veth pair", self.handle.link().add(builder.build()).execute()).await
     }
 
     /// Changes the mode of a macvlan link of this namespace, live.
@@ -193,13 +230,8 @@ impl Netlink {
             .index(ifindex)
             .mode(kernel_mode(mode))
             .build();
-        Ok(self
-            .handle
-            .link()
-            .change(message)
-            .set_flags(NLM_F_REQUEST | NLM_F_ACK)
-            .execute()
-            .await?)
+        let request = self.handle.link().change(message).set_flags(NLM_F_REQUEST | NLM_F_ACK);
+        within("change the mode of a link", request.execute()).await
     }
 
     /// Gives a link another name; it has to be down on kernels before 6.3.
@@ -211,18 +243,14 @@ impl Netlink {
     /// Brings a link up and gives it an alias.
     pub(crate) async fn set_up(&self, ifindex: u32, alias: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).alias(alias).up().build();
-        Ok(self.handle.link().set(message).execute().await?)
+        within("bring a link up", self.handle.link().set(message).execute()).await
     }
 
     /// Removes a link; one that is gone already is removed.
     pub(crate) async fn delete(&self, ifindex: u32) -> Result<()> {
-        match self.handle.link().del(ifindex).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e))
-                if e.to_io().raw_os_error() == Some(nix::libc::ENODEV) =>
-            {
-                Ok(())
-            }
-            other => Ok(other?),
+        match within("remove a link", self.handle.link().del(ifindex).execute()).await {
+            Err(e) if e.errno == Some(Errno::ENODEV) => Ok(()),
+            other => other,
         }
     }
 
@@ -235,7 +263,7 @@ impl Netlink {
             let flags = AddressAttribute::Flags(AddressFlags::Nodad);
             request.message_mut().attributes.push(flags);
         }
-        Ok(request.execute().await?)
+        within("give a link an address", request.execute()).await
     }
 
     /// Adds a route through a link.
@@ -250,46 +278,26 @@ impl Netlink {
         } else {
             builder = builder.scope(RouteScope::Link);
         }
-        Ok(self.handle.route().add(builder.build()).replace().execute().await?)
-    }
-
-    /// Removes the clsact qdisc of a link, unless somebody has filters in it; one that is gone is
-    /// removed.
-    pub(crate) async fn delete_clsact(&self, ifindex: u32) -> Result<()> {
-        let index = i32::try_from(ifindex).unwrap_or_default();
-        let mut filters = self.handle.traffic_filter(index);
-        let (ingress, egress) = (filters.get().ingress(), filters.get().egress());
-        for list in [ingress, egress] {
-            let found = list.execute().try_collect::<Vec<_>>().await;
-            if found.is_ok_and(|filters| !filters.is_empty()) {
-                return Ok(());
-            }
-        }
-        let mut request = self.handle.qdisc().del(index);
-        let message = request.message_mut();
-        message.header.parent = TcHandle::CLSACT;
-        message.header.handle = TcHandle { major: 0xffff, minor: 0 };
-        message.attributes.push(TcAttribute::Kind("clsact".into()));
-        match request.execute().await.map_err(Error::from) {
-            Err(e) if matches!(e.errno, Some(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
-            other => other,
-        }
+        let request = self.handle.route().add(builder.build()).replace();
+        within("add a route", request.execute()).await
     }
 
     /// Makes events of another namespace reach [`watch`], by giving it an ID in this one.
     pub(crate) async fn follow(&self, netns: &Netns) -> Result<()> {
         let message = nsid_message(netns, Some(NsidAttribute::Id(-1)));
-        match self.nsid(RouteNetlinkMessage::NewNsId(message)).await {
+        let given = self.nsid(RouteNetlinkMessage::NewNsId(message));
+        match within("give a network namespace an ID", given).await {
             // It has an ID already.
-            Err(e) if e.raw_os_error() == Some(nix::libc::EEXIST) => Ok(()),
-            other => Ok(other.map(drop)?),
+            Err(e) if e.errno == Some(Errno::EEXIST) => Ok(()),
+            other => other.map(drop),
         }
     }
 
     /// The ID that another namespace has in this one, if it has one.
     pub(crate) async fn id_of(&self, netns: &Netns) -> Result<Option<i32>> {
         let message = nsid_message(netns, None);
-        Ok(self.nsid(RouteNetlinkMessage::GetNsId(message)).await?.filter(|id| *id >= 0))
+        let id = self.nsid(RouteNetlinkMessage::GetNsId(message));
+        Ok(within("read the ID of a network namespace", id).await?.filter(|id| *id >= 0))
     }
 
     async fn nsid(&self, message: RouteNetlinkMessage) -> std::io::Result<Option<i32>> {

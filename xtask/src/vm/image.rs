@@ -37,6 +37,10 @@ const MODULES: &[&str] = &[
 /// Programs of `busybox` that the init script uses.
 const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff", "sleep", "cat"];
 
+/// Tests of the daemon, hundreds of times over, that would take hours in an emulator and ask
+/// nothing of the kernel that others do not.
+const ELSEWHERE: &[&str] = &["crash", "kills", "limits"];
+
 /// Files of this machine that programs look into.
 const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/protocols", "/etc/nsswitch.conf"];
 
@@ -69,10 +73,12 @@ pub(crate) fn build(
     }
     add_modules(&mut image, kernel)?;
     add_program(&mut image, Path::new("/usr/bin/maclane"), &programs.maclane)?;
+    add_program(&mut image, Path::new("/usr/bin/maclane-failpoints"), &programs.failpoints)?;
     for object in ["dataplane", "guard"] {
         image.copy(&Path::new("/objects").join(object), &programs.objects.join(object))?;
     }
-    for (name, path) in &programs.tests {
+    let tests = || programs.tests.iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str()));
+    for (name, path) in tests() {
         add_program(&mut image, &Path::new("/tests").join(name), path)?;
     }
     let mut words = String::new();
@@ -80,7 +86,7 @@ pub(crate) fn build(
         let quoted = argument.to_string_lossy().replace('\'', "'\\''");
         write!(words, " '{quoted}'")?;
     }
-    let names: Vec<_> = programs.tests.keys().map(String::as_str).collect();
+    let names: Vec<_> = tests().map(|(name, _)| name.as_str()).collect();
     let run = format!("TESTS='{}'\nset -- --test-threads={threads}{words}\n", names.join(" "));
     image.bytes(Path::new("/tests.sh"), 0o644, run.as_bytes())?;
     image.finish()

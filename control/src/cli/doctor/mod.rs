@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::output::{Output, understand};
 use crate::{
     api::{VersionView, client::Client},
+    dataplane,
     error::{ErrorKind, Result},
     model::{Finding, ParentView},
     netlink::Netlink,
@@ -28,6 +29,26 @@ async fn xdp_programs() -> Result<Vec<XdpProgram>> {
     Ok(programs)
 }
 
+/// The programs of others beside ours. They are left alone: what they drop or redirect on the way
+/// in before ours, or on the way out after ours, maclane does not see.
+async fn strangers(parents: &[ParentView]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Ok(netlink) = Netlink::own() else { return findings };
+    for ParentView { iface, ifindex, .. } in parents {
+        let Some(ifindex) = ifindex else { continue };
+        let filters = netlink.filters(*ifindex).await.unwrap_or_default();
+        let theirs = dataplane::strangers(iface, &filters);
+        if !theirs.is_empty() {
+            let detail = format!(
+                "programs of others run beside maclane's: {}; see \"bpftool net show dev {iface}\"",
+                theirs.join(", ")
+            );
+            findings.push(ok(&format!("tc {iface}"), detail));
+        }
+    }
+    findings
+}
+
 /// Looks at everything; the exit code is 1 if something fails.
 pub(super) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitCode> {
     let mut findings = kernel::findings();
@@ -38,6 +59,7 @@ pub(super) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
         Vec::new()
     });
     findings.extend(nic::findings(&parents, &xdp).await);
+    findings.extend(strangers(&parents).await);
     let failed = findings.iter().any(|finding| finding.status == "fail");
     output.rows::<Finding>(serde_json::to_value(findings)?)?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

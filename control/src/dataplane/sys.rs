@@ -1,0 +1,163 @@
+//! The commands of bpf(2) (`include/uapi/linux/bpf.h`) that aya does not have, or not for what is
+//! already pinned.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use nix::libc;
+
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct Question {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// The head of `struct bpf_prog_info`.
+#[derive(Default)]
+#[repr(C)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    instructions: [u64; 2],
+    load_time: u64,
+    uid: u32,
+    maps: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+/// The head of `struct bpf_map_info`.
+#[derive(Default)]
+#[repr(C)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+}
+
+/// The head of `struct bpf_link_info`; `ifindex` stands there for links of XDP and of TCX.
+#[derive(Default)]
+#[repr(C)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    pad: u32,
+    ifindex: u32,
+    attach_type: u32,
+    rest: [u64; 16],
+}
+
+fn bpf<T>(command: libc::c_long, argument: &T) -> io::Result<libc::c_long> {
+    // SAFETY: `argument` is the structure that each caller's command takes, and what it points to
+    // outlives the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(argument), size_of::<T>())
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}
+
+/// Opens what is pinned: a map, a program or a link.
+pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let object = Object { path: name.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 };
+    let fd = RawFd::try_from(bpf(BPF_OBJ_GET, &object)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given out this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins a map, a program or a link.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    bpf(
+        BPF_OBJ_PIN,
+        &Object { path: name.as_ptr().expose_provenance() as u64, fd: raw(fd), flags: 0 },
+    )
+    .map(drop)
+}
+
+/// Takes the program of a link off its interface. That of an interface which is gone is off
+/// already, and that is the only way for this to fail.
+pub(super) fn detach(link: BorrowedFd<'_>) {
+    let _ = bpf(BPF_LINK_DETACH, &raw(link));
+}
+
+/// Asks the kernel about a descriptor.
+fn ask<T: Default>(fd: BorrowedFd<'_>, mut info: T) -> io::Result<T> {
+    let question = Question {
+        fd: raw(fd),
+        len: u32::try_from(size_of::<T>()).unwrap_or_default(),
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &question)?;
+    // SAFETY: `info` is live; the kernel has written into it, of which the compiler does not know.
+    Ok(unsafe { (&raw const info).read_volatile() })
+}
+
+/// The interface that a link of XDP or TCX is on, by its index in its namespace; `None` if it is on
+/// none any more.
+pub(super) fn interface_of(link: BorrowedFd<'_>) -> Option<u32> {
+    ask(link, LinkInfo::default()).ok().map(|info| info.ifindex).filter(|ifindex| *ifindex != 0)
+}
+
+/// The ID of the program of a link.
+pub(super) fn program_of(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(ask(link, LinkInfo::default())?.program)
+}
+
+/// The ID of a map.
+pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(ask(map, MapInfo::default())?.id)
+}
+
+/// What the kernel says of a program.
+pub(super) struct Program {
+    /// A hash of its instructions.
+    pub(super) tag: [u8; 8],
+    /// Its name.
+    pub(super) name: String,
+    /// The IDs of its maps.
+    pub(super) maps: Vec<u32>,
+}
+
+/// What the kernel says of the program with this ID.
+pub(super) fn program(id: u32) -> io::Result<Program> {
+    const MAPS: u32 = 32;
+    let fd = RawFd::try_from(bpf(BPF_PROG_GET_FD_BY_ID, &[id, 0, 0])?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given out this descriptor, so nothing else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut maps = vec![0_u32; MAPS as usize];
+    let map_ids = maps.as_mut_ptr().expose_provenance() as u64;
+    let info = ask(fd.as_fd(), ProgramInfo { maps: MAPS, map_ids, ..ProgramInfo::default() })?;
+    maps.truncate(info.maps.min(MAPS) as usize);
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(Program { tag: info.tag, name: String::from_utf8_lossy(name).into_owned(), maps })
+}

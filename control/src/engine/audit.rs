@@ -1,0 +1,189 @@
+//! What nobody tells about: programs, pins and entries of maps that somebody has taken away, and
+//! limits that have to be shown.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::state::{Problem, State};
+use crate::{
+    dataplane::{Mark, TcKind, XdpIn},
+    error::{Context, Error, Result},
+    model::Kind,
+    netlink::Link,
+    netns::Netns,
+};
+
+/// How often maps and pins are compared with what they should be.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Refuses a folder that is no BPF file system.
+pub(crate) fn check_bpffs(dir: &Path) -> Result<()> {
+    if statfs(dir).map(|fs| fs.filesystem_type()) == Ok(BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    let dir = dir.display();
+    Err(Error::failed(format!(
+        "{dir} is no BPF file system, and without one the dataplane would end with the daemon; mount it with \
+         `mount -t bpf bpf {dir}`"
+    )))
+}
+
+/// The XDP programs that netlink shows on a link.
+pub(crate) fn xdp_on(link: &Link) -> Vec<(u32, XdpIn)> {
+    let mode = |generic| if generic { XdpIn::Generic } else { XdpIn::Native };
+    link.xdp.iter().map(|xdp| (xdp.program, mode(xdp.generic))).collect()
+}
+
+impl State {
+    /// Looks for programs that are not where they were attached, so that this pass attaches them
+    /// again. It costs one question to the kernel for each.
+    pub(crate) fn check_programs(&mut self, iface: &str) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
+        let on_it = xdp_on(link);
+        if parent.xdp_for == Some(link.index) {
+            // Ours is gone, even before it was seen here once, or somebody else's, which kept ours
+            // away.
+            let gone = match parent.xdp {
+                Some(_) => !plane.has_xdp(&on_it),
+                None => parent.xdp_seen != on_it,
+            };
+            if gone {
+                parent.xdp_for = None;
+            }
+            parent.xdp_seen = on_it;
+        }
+        let ports: BTreeSet<u16> = plane.unattended().into_iter().collect();
+        if ports.is_empty() {
+            return Ok(());
+        }
+        for child in self.children.values_mut() {
+            let record = &child.record.value;
+            child.suspect |= record.parent == iface && ports.contains(&record.port);
+        }
+        self.guard_adopted(iface, &ports)
+    }
+
+    /// Puts guards back onto adopted children.
+    fn guard_adopted(&mut self, iface: &str, ports: &BTreeSet<u16>) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        for (mac, adopted) in parent.adopted.iter_mut().filter(|(_, a)| ports.contains(&a.port)) {
+            let Some(found) = &adopted.found else { continue };
+            let Ok(netns) = Netns::open_path(&found.netns) else { continue };
+            let link = (found.link.name.as_str(), found.link.index);
+            match plane.attach_guard(adopted.port, &netns, link, false) {
+                Ok(guarded) => adopted.guarded = guarded,
+                Err(e) => tracing::debug!(parent = iface, %mac, "no guard: {e}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares maps and pins with what they should be, now and then, and puts right what somebody
+    /// has changed. `complete` says that every child could be looked at.
+    pub(crate) async fn audit(&mut self, iface: &str, complete: bool) -> Result<()> {
+        let mounted = check_bpffs(&self.bpffs);
+        let ports = self.ports_of(iface);
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        let was_mounted = parent.problems.remove(&Problem::Pins).is_none();
+        if let Err(e) = mounted {
+            let problem = format!(
+                "{e}: what was pinned there is held by the daemon, and is pinned again then"
+            );
+            if was_mounted {
+                tracing::error!(parent = iface, "{problem}");
+            }
+            parent.problems.insert(Problem::Pins, problem);
+            return Ok(());
+        }
+        let is_time = parent.audited.is_none_or(|last| last.elapsed() >= PERIOD);
+        if !is_time && was_mounted {
+            return Ok(());
+        }
+        let first = parent.audited.is_none();
+        parent.audited = Some(Instant::now());
+        let repinned = plane.repin()?;
+        if repinned > 0 {
+            tracing::warn!(parent = iface, repinned, "pins were gone, and are there again");
+            parent.lock = None;
+            parent.lock = Some(plane.pins().lock(iface)?);
+        }
+        if complete {
+            plane.prune(&ports)?;
+        }
+        if plane.tc_kind() == TcKind::Tcx && plane.pins().has(Mark::Filters) && complete {
+            self.leave_clsact(iface).await?;
+        }
+        if !first && complete {
+            self.reread(iface)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a daemon that attached filters has left: TCX serves now.
+    async fn leave_clsact(&mut self, iface: &str) -> Result<()> {
+        let parent = self.parent(iface)?;
+        let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
+        plane.remove_filters(&link.name)?;
+        if plane.pins().has(Mark::MadeClsact) {
+            self.netlink.delete_clsact(link.index).await?;
+            plane.pins().mark(Mark::MadeClsact, false)?;
+        }
+        plane.pins().mark(Mark::Filters, false)
+    }
+
+    fn reread(&mut self, iface: &str) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let Some(plane) = &mut parent.plane else { return Ok(()) };
+        if plane.reread().doing(|| format!("cannot read the maps of {iface}"))? {
+            tracing::warn!(parent = iface, "somebody has changed the maps; they are put right");
+            self.sync_tables(iface)?;
+        }
+        Ok(())
+    }
+
+    /// The ports that somebody has.
+    fn ports_of(&self, iface: &str) -> BTreeSet<u16> {
+        let created = self.children_of(iface).map(|(_, child)| child.record.value.port);
+        let adopted = self.parents.get(iface).into_iter().flat_map(|p| p.adopted.values());
+        created.chain(adopted.map(|adopted| adopted.port)).collect()
+    }
+
+    /// Notes what is limited: identity without guards, and children whose frames the parent does
+    /// not take.
+    pub(crate) fn note_limits(&mut self, iface: &str) -> Result<()> {
+        let too_large: Vec<(String, u32)> = self
+            .children_of(iface)
+            .filter_map(|(name, child)| Some((name.clone(), child.live.as_ref()?.mtu?)))
+            .collect();
+        let has_macvlan = self
+            .children_of(iface)
+            .any(|(_, child)| self.kind_of(&child.record.value) == Kind::Macvlan);
+        let parent = self.parent_mut(iface)?;
+        parent.problems.retain(|about, _| !matches!(about, Problem::Guard | Problem::Mtu(_)));
+        let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
+        let refused = plane.guard_refused().filter(|_| has_macvlan || !parent.adopted.is_empty());
+        if let Some(why) = refused {
+            let problem = format!(
+                "macvlan children are known by their source MAC only: {why}; use a newer kernel"
+            );
+            parent.problems.insert(Problem::Guard, problem);
+        }
+        let most = link.mtu.unwrap_or(u32::MAX);
+        for (name, mtu) in too_large.into_iter().filter(|(_, mtu)| *mtu > most) {
+            let problem = format!(
+                "child \"{name}\" has an MTU of {mtu} and its parent one of {most}: larger frames are lost; \
+                 change one of them (`ip link set dev IFACE mtu {most}` in the child's namespace)"
+            );
+            parent.problems.insert(Problem::Mtu(name), problem);
+        }
+        Ok(())
+    }
+}

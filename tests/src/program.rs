@@ -1,0 +1,43 @@
+//! The program under test.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// The program under test: `MACLANE_BIN`, else the workspace's release build.
+#[must_use]
+pub fn binary() -> PathBuf {
+    env::var_os("MACLANE_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/maclane"),
+        PathBuf::from,
+    )
+}
+
+/// The eBPF objects that the program under test carries: that of a parent, and the guard's. They
+/// are in the folder `MACLANE_OBJECTS`, else where cargo has built the program.
+#[track_caller]
+#[must_use]
+pub fn objects() -> (PathBuf, PathBuf) {
+    let built = || built_objects(&binary());
+    let dir = env::var_os("MACLANE_OBJECTS").map_or_else(built, PathBuf::from);
+    (dir.join("dataplane"), dir.join("guard"))
+}
+
+/// The folder of the eBPF objects that cargo has built for a program.
+#[track_caller]
+#[must_use]
+pub fn built_objects(program: &Path) -> PathBuf {
+    let build = program.parent().expect("the program is in a folder").join("build");
+    let newest = fs::read_dir(&build)
+        .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
+        .flatten()
+        .flat_map(|entry| {
+            let objects = |target| entry.path().join("out/bpf").join(target).join("bpf");
+            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(objects)
+        })
+        .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
+        .max();
+    let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));
+    dir
+}

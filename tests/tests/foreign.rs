@@ -1,0 +1,305 @@
+//! Programs of others beside ours, and others who take ours away.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+
+use tests::{
+    daemon::{Daemon, Setup},
+    eventually, kernel,
+    netns::Netns,
+    process,
+    stranger::{Hook, Stranger},
+    topology::{Lan, PARENT},
+    traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
+};
+
+/// The control loop looks once a second, and at maps once in five.
+const SOON: Duration = Duration::from_secs(10);
+const OFTEN: Duration = Duration::from_millis(10);
+
+fn v4(last: u8) -> Ipv4Addr {
+    [192, 168, 50, last].into()
+}
+
+/// A host with a macvlan child (.101), a veth child (.102), and a macvlan child in VLAN 10 (.103).
+struct Site {
+    children: [Netns; 3],
+    daemon: Daemon,
+    lan: Lan,
+}
+
+impl Site {
+    fn new(arguments: &[&str]) -> Self {
+        let lan = Lan::new(1);
+        let daemon = Daemon::start_with(&lan.hosts[0].ns, arguments);
+        Self::furnish(lan, daemon)
+    }
+
+    fn furnish(lan: Lan, daemon: Daemon) -> Self {
+        let children = [lan.namespace(), lan.namespace(), lan.namespace()];
+        daemon.network("lan", 0, "macvlan");
+        daemon.network("lanv", 0, "veth");
+        daemon.network("lan10", 10, "macvlan");
+        for (n, (name, network)) in [("m", "lan"), ("v", "lanv"), ("t", "lan10")].iter().enumerate()
+        {
+            daemon.child(name, network, &children[n], &format!("192.168.50.10{}/24", n + 1));
+        }
+        Self { children, daemon, lan }
+    }
+
+    fn host(&self) -> &Netns {
+        &self.lan.hosts[0].ns
+    }
+
+    #[track_caller]
+    fn assert_works(&self) {
+        assert_reaches(self.host(), v4(101));
+        assert_reaches(self.host(), v4(102));
+        assert_reaches(&self.children[0], v4(102));
+        assert_reaches(&self.children[1], self.lan.router.ip);
+        assert_does_not_reach(&self.children[2], self.lan.router.ip);
+    }
+
+    /// Each of the programs that somebody may take away is needed for one of these.
+    #[track_caller]
+    fn works_soon(&self) {
+        for (from, to) in [
+            (self.host(), v4(101)),
+            (self.host(), v4(102)),
+            (&self.children[0], v4(102)),
+            (&self.children[1], self.lan.router.ip),
+        ] {
+            eventually(&format!("{} reaches {to}", from.name()), SOON, || {
+                ping(from, to, 1, OFTEN).is_clean()
+            });
+        }
+        self.assert_works();
+    }
+
+    fn pin(&self, name: &str) -> PathBuf {
+        self.daemon.bpffs().join(format!("maclane/v1/{PARENT}")).join(name)
+    }
+
+    fn link(&self, name: &str) -> PathBuf {
+        self.pin("links").join(name)
+    }
+
+    fn detach(&self, link: &str) {
+        process::run(
+            Command::new("bpftool").args(["link", "detach", "pinned"]).arg(self.link(link)),
+        );
+    }
+}
+
+fn skip_without_tcx() -> bool {
+    if !kernel::has_tcx() {
+        eprintln!("skipped: this kernel has no TCX (Linux 6.6)");
+    }
+    !kernel::has_tcx()
+}
+
+#[test]
+fn strangers_before_and_after_ours_on_tcx_all_run() {
+    if skip_without_tcx() {
+        return;
+    }
+    let lan = Lan::new(1);
+    let attach = |hook| {
+        let mut stranger = Stranger::load(hook);
+        stranger.attach(&lan.hosts[0].ns, PARENT, hook);
+        stranger
+    };
+    let before = [attach(Hook::Ingress), attach(Hook::Egress)];
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let after = [attach(Hook::Ingress), attach(Hook::Egress)];
+    let site = Site::furnish(lan, daemon);
+    site.assert_works();
+    let counts = |all: &[Stranger; 2]| [all[0].runs(), all[1].runs()];
+    for strangers in [&before, &after] {
+        let then = counts(strangers);
+        assert_reaches(site.host(), site.lan.router.ip);
+        let now = counts(strangers);
+        assert!(now[0] > then[0] && now[1] > then[1], "a stranger does not run: {then:?} {now:?}");
+    }
+    assert_eq!(site.daemon.problems(), "[]");
+    let found = site.daemon.run(&["doctor"]);
+    assert!(found.contains("stranger"), "doctor does not name them: {found}");
+    drop((before, after));
+    site.assert_works();
+}
+
+#[test]
+fn strangers_before_and_after_ours_in_clsact_all_run() {
+    let lan = Lan::new(1);
+    let stranger = Stranger::load(Hook::Ingress);
+    let daemon = Daemon::prepare(
+        &lan.hosts[0].ns,
+        Setup { arguments: &["--tc", "clsact"], ..Setup::default() },
+    );
+    let pin = daemon.bpffs().join("stranger");
+    stranger.pin(&pin);
+    let pin = pin.to_str().expect("a path in UTF-8");
+    let filter = |priority: &str, hook: &str| {
+        let words = ["tc", "filter", "add", "dev", PARENT, hook, "prio", priority];
+        let program = ["handle", "7", "bpf", "da", "object-pinned", pin];
+        lan.hosts[0].ns.run(&[&words[..], &program[..]].concat());
+    };
+    lan.hosts[0].ns.run(&["tc", "qdisc", "add", "dev", PARENT, "clsact"]);
+    filter("1", "ingress");
+    filter("1", "egress");
+    let mut daemon = daemon;
+    daemon.launch();
+    daemon.run(&["parent", "add", PARENT]);
+    filter("50000", "ingress");
+    filter("50000", "egress");
+    let site = Site::furnish(lan, daemon);
+    site.assert_works();
+    let then = stranger.runs();
+    assert_reaches(site.host(), site.lan.router.ip);
+    assert!(stranger.runs() > then, "the stranger does not run");
+    let found = site.daemon.run(&["doctor"]);
+    assert!(found.contains("stranger"), "doctor does not name it: {found}");
+    site.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    for hook in ["ingress", "egress"] {
+        let filters = site.host().run(&["tc", "filter", "show", "dev", PARENT, hook]);
+        assert!(filters.contains("pref 1 ") && filters.contains("pref 50000"), "{filters}");
+        assert!(!filters.contains("maclane"), "{filters}");
+    }
+}
+
+#[test]
+fn xdp_of_a_stranger_runs_before_ours_and_ours_comes_when_it_goes() {
+    let lan = Lan::new(1);
+    let mut stranger = Stranger::load(Hook::Xdp);
+    stranger.attach(&lan.hosts[0].ns, PARENT, Hook::Xdp);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let (code, message) = daemon.fail(&["parent", "add", PARENT, "--xdp", "generic"]);
+    assert!(code == 1 && message.contains("not maclane's"), "{message}");
+    let site = Site::furnish(lan, daemon);
+    site.assert_works();
+    let then = stranger.runs();
+    assert_reaches(site.host(), site.lan.router.ip);
+    assert!(stranger.runs() > then, "the stranger does not run");
+    let found = site.daemon.run(&["doctor"]);
+    assert!(found.contains("is not maclane's"), "{found}");
+    stranger.detach();
+    site.daemon.run(&["parent", "add", PARENT, "--xdp", "generic"]);
+    site.assert_works();
+}
+
+#[test]
+fn a_link_that_somebody_detaches_is_attached_again() {
+    if skip_without_tcx() {
+        return;
+    }
+    let site = Site::new(&[]);
+    site.assert_works();
+    for link in ["ingress", "egress", "guard_2", "port_3"] {
+        site.detach(link);
+        site.works_soon();
+    }
+    assert_eq!(site.daemon.problems(), "[]");
+    assert_eq!(site.daemon.inspect("m")["identity"], "guard");
+}
+
+#[test]
+fn filters_that_somebody_deletes_come_back() {
+    let site = Site::new(&["--tc", "clsact"]);
+    site.assert_works();
+    for words in [
+        &["tc", "filter", "del", "dev", PARENT, "ingress"][..],
+        &["tc", "filter", "del", "dev", PARENT, "egress"],
+        &["tc", "qdisc", "del", "dev", PARENT, "clsact"],
+    ] {
+        site.host().run(words);
+        for hook in ["ingress", "egress"] {
+            eventually(&format!("{hook} has its filter after {words:?}"), SOON, || {
+                let filters = site.host().run(&["tc", "filter", "show", "dev", PARENT, hook]);
+                filters.contains("maclane")
+            });
+        }
+        site.works_soon();
+    }
+    site.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    let qdisc = site.host().run(&["tc", "qdisc", "show", "dev", PARENT]);
+    assert!(!qdisc.contains("clsact"), "{qdisc}");
+}
+
+#[test]
+fn xdp_that_somebody_takes_off_comes_back() {
+    let site = Site::new(&[]);
+    site.daemon.run(&["parent", "add", PARENT, "--xdp", "generic"]);
+    let off = site.host().exec(&["ip", "link", "set", "dev", PARENT, "xdpgeneric", "off"]);
+    assert!(!off.status.success(), "the kernel keeps a link from being replaced");
+    site.detach("xdp");
+    assert!(!site.host().ip(&format!("link show {PARENT}")).contains("xdp"));
+    eventually("XDP is there again", SOON, || {
+        site.host().ip(&format!("link show {PARENT}")).contains("xdp")
+    });
+    assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "generic");
+    site.works_soon();
+}
+
+#[test]
+fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
+    if skip_without_tcx() {
+        return;
+    }
+    let mut site = Site::new(&[]);
+    let pings = [
+        Ping::start(site.host(), v4(101), OFTEN),
+        Ping::start(site.host(), v4(102), OFTEN),
+        Ping::start(&site.children[0], v4(102), OFTEN),
+    ];
+    let removed = [
+        "links/ingress",
+        "links/egress",
+        "links/guard_2",
+        "links/port_3",
+        "maclane_fdb",
+        "programs/maclane_ingress",
+    ];
+    let removed = removed.map(|name| site.pin(name));
+    for pin in &removed {
+        std::fs::remove_file(pin).expect("there is a pin");
+    }
+    eventually("every pin is there again", SOON, || removed.iter().all(|pin| pin.exists()));
+    site.daemon.kill9();
+    std::thread::sleep(Duration::from_millis(300));
+    site.daemon.launch();
+    for ping in pings {
+        let result = ping.stop();
+        assert!(result.is_clean(), "{result:?}");
+    }
+    site.assert_works();
+}
+
+#[test]
+fn entries_that_somebody_changes_are_put_right() {
+    let site = Site::new(&[]);
+    let map = site.pin("maclane_fdb");
+    let bpftool = |words: &[&str]| {
+        process::run(
+            Command::new("bpftool").args(&words[..2]).arg("pinned").arg(&map).args(&words[2..]),
+        )
+    };
+    let mac = site.children[1].mac("eth0").to_string();
+    let bytes: Vec<String> = mac.split(':').map(|byte| format!("0x{byte}")).collect();
+    let mut key: Vec<&str> = vec!["map", "delete", "key"];
+    key.extend(bytes.iter().map(String::as_str));
+    key.extend(["0x00", "0x00"]);
+    bpftool(&key);
+    assert_does_not_reach(site.host(), v4(102));
+    site.works_soon();
+    // One that nobody owns goes.
+    let strange = ["0x02", "0", "0x5e", "0", "0x53", "0xff", "0", "0"];
+    let update = [&["map", "update", "key"], &strange[..], &["value", "0", "0", "2", "0"]].concat();
+    bpftool(&update);
+    let lookup = || {
+        let words = ["map", "lookup", "pinned"];
+        let mut command = Command::new("bpftool");
+        command.args(words).arg(&map).arg("key").args(strange);
+        process::output(&mut command).status.success()
+    };
+    assert!(lookup());
+    eventually("the strange entry is gone", SOON, || !lookup());
+}

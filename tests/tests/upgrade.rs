@@ -1,0 +1,268 @@
+//! What a daemon finds at its start, or loses under it: the pins of another version, programs that
+//! are attached another way, a kernel that does not take a program, no BPF file system.
+
+use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use tests::{
+    daemon::{Daemon, Setup},
+    eventually,
+    failpoints::{self, Failpoints},
+    kernel,
+    mount::Mount,
+    netns::Netns,
+    process,
+    topology::{Lan, Options, PARENT},
+    traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const OFTEN: Duration = Duration::from_millis(2);
+
+fn v4(last: u8) -> Ipv4Addr {
+    [192, 168, 50, last].into()
+}
+
+/// A host with a macvlan child (.101), a veth child (.102), and a macvlan child in VLAN 10 (.103).
+struct Site {
+    children: [Netns; 3],
+    daemon: Daemon,
+    lan: Lan,
+}
+
+impl Site {
+    fn new(setup: Setup<'_>) -> Self {
+        // With offload, XDP would leave untagged frames to TC, and say so.
+        let lan = Lan::with(Options { vlan_offload: false, ..Options::default() });
+        let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
+        Self::furnish(lan, daemon)
+    }
+
+    fn furnish(lan: Lan, daemon: Daemon) -> Self {
+        let children = [lan.namespace(), lan.namespace(), lan.namespace()];
+        daemon.network("lan", 0, "macvlan");
+        daemon.network("lanv", 0, "veth");
+        daemon.network("lan10", 10, "macvlan");
+        for (n, (name, network)) in [("m", "lan"), ("v", "lanv"), ("t", "lan10")].iter().enumerate()
+        {
+            daemon.child(name, network, &children[n], &format!("192.168.50.10{}/24", n + 1));
+        }
+        Self { children, daemon, lan }
+    }
+
+    fn host(&self) -> &Netns {
+        &self.lan.hosts[0].ns
+    }
+
+    #[track_caller]
+    fn assert_works(&self) {
+        assert_reaches(self.host(), v4(101));
+        assert_reaches(self.host(), v4(102));
+        assert_reaches(&self.children[0], v4(102));
+        assert_reaches(&self.children[1], self.lan.router.ip);
+        assert_does_not_reach(&self.children[2], self.lan.router.ip);
+    }
+
+    fn pings(&self) -> [Ping; 4] {
+        [
+            Ping::start(self.host(), v4(101), OFTEN),
+            Ping::start(self.host(), v4(102), OFTEN),
+            Ping::start(&self.children[0], v4(102), OFTEN),
+            Ping::start(&self.children[1], self.lan.router.ip, OFTEN),
+        ]
+    }
+
+    /// Programs of TC on the parent: by TCX, and as filters.
+    fn programs(&self) -> (usize, usize) {
+        let tcx = |hook| SchedClassifier::query_tcx(PARENT, hook).map_or(0, |(_, all)| all.len());
+        let tcx = || tcx(TcAttachType::Ingress) + tcx(TcAttachType::Egress);
+        let filters = |hook| {
+            let text = self.host().run(&["tc", "filter", "show", "dev", PARENT, hook]);
+            text.matches("handle 0x1").count()
+        };
+        (self.host().enter(tcx), filters("ingress") + filters("egress"))
+    }
+}
+
+#[track_caller]
+fn assert_clean(pings: [Ping; 4]) {
+    for ping in pings {
+        let result = ping.stop();
+        assert!(result.sent > 100 && result.is_clean(), "{result:?}");
+    }
+}
+
+/// Programs that are loaded, and use a map with this ID.
+fn users_of(map: &Path) -> Vec<String> {
+    let show = |words: &[&str]| process::run(Command::new("bpftool").arg("-j").args(words));
+    let shown = show(&["map", "show", "pinned", map.to_str().expect("a path in UTF-8")]);
+    let map: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let programs: serde_json::Value = serde_json::from_str(&show(&["prog", "show"])).expect("JSON");
+    let uses = |program: &&serde_json::Value| {
+        program["map_ids"].as_array().is_some_and(|ids| ids.contains(&map["id"]))
+    };
+    let programs = programs.as_array().expect("a list").iter().filter(uses);
+    programs.map(|program| program["name"].to_string()).collect()
+}
+
+#[test]
+fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
+    if !kernel::has_tcx() {
+        eprintln!("skipped: this kernel has no TCX, whose links are taken over (Linux 6.6)");
+        return;
+    }
+    let mut site = Site::new(Setup::default());
+    site.daemon.run(&["parent", "add", PARENT, "--xdp", "native"]);
+    eventually("the host reaches its child", SOON, || {
+        ping(site.host(), v4(102), 1, OFTEN).is_clean()
+    });
+    let pings = site.pings();
+    std::thread::sleep(Duration::from_millis(300));
+    site.daemon.kill9();
+    let root = site.daemon.bpffs().join("maclane");
+    fs::rename(root.join("v1"), root.join("v0")).expect("pins can be renamed");
+    // Another layout: maps that this version does not know, and lacks some that it does.
+    let old = root.join("v0").join(PARENT);
+    fs::rename(old.join("maclane_fdb"), old.join("maclane_fdb_v0")).expect("it can be renamed");
+    fs::remove_file(old.join("maclane_gate")).expect("it can be removed");
+    site.daemon.launch();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_clean(pings);
+    eventually("nothing of the old layout is left", SOON, || !root.join("v0").exists());
+    assert_eq!(site.programs(), (2, 0), "nothing is attached twice");
+    assert_eq!(site.daemon.problems(), "[]");
+    assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "native");
+    site.assert_works();
+    // Guards, too, count in the new maps.
+    let users = users_of(&root.join("v1").join(PARENT).join("maclane_stats"));
+    assert_eq!(users.iter().filter(|name| name.contains("guard")).count(), 2, "{users:?}");
+    site.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    assert!(!root.exists());
+}
+
+#[test]
+fn another_way_of_attaching_replaces_the_first() {
+    if !kernel::has_tcx() {
+        eprintln!("skipped: this kernel has no TCX, only clsact (Linux 6.6)");
+        return;
+    }
+    let mut site = Site::new(Setup { arguments: &["--tc", "tcx"], ..Setup::default() });
+    assert_eq!(site.programs(), (2, 0));
+    for (tc, programs, identity) in [("clsact", (0, 2), "mac"), ("tcx", (2, 0), "guard")] {
+        site.daemon.stop();
+        site.daemon.set_arguments(&["--tc", tc]);
+        site.daemon.launch();
+        eventually("one kind is left", SOON, || site.programs() == programs);
+        eventually("identity follows", SOON, || site.daemon.inspect("m")["identity"] == identity);
+        assert_eq!(site.daemon.problems(), "[]");
+        eventually("the host reaches its child", SOON, || {
+            ping(site.host(), v4(102), 1, OFTEN).is_clean()
+        });
+        site.assert_works();
+    }
+    eventually("the qdisc is gone", SOON, || {
+        !site.host().run(&["tc", "qdisc", "show", "dev", PARENT]).contains("clsact")
+    });
+}
+
+#[test]
+fn a_kernel_that_does_not_take_xdp_is_served_by_tc() {
+    let points = Failpoints::new();
+    points.refuse(&["maclane_xdp"]);
+    let site = Site::new(Setup {
+        program: Some(failpoints::binary()),
+        environment: Some(points.variable()),
+        ..Setup::default()
+    });
+    site.assert_works();
+    assert_eq!(site.daemon.problems(), "[]", "nobody asked for XDP");
+    for mode in ["native", "generic"] {
+        let (code, message) = site.daemon.fail(&["parent", "add", PARENT, "--xdp", mode]);
+        assert_eq!(code, 1);
+        assert!(message.contains("does not take the program maclane_xdp"), "{message}");
+        assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp"], "auto");
+        site.assert_works();
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_says_so() {
+    if !kernel::has_tcx() {
+        eprintln!("skipped: this kernel has no TCX, and no guards anyway (Linux 6.6)");
+        return;
+    }
+    let points = Failpoints::new();
+    points.refuse(&["maclane_guard"]);
+    let site = Site::new(Setup {
+        program: Some(failpoints::binary()),
+        environment: Some(points.variable()),
+        ..Setup::default()
+    });
+    site.assert_works();
+    assert_eq!(site.daemon.inspect("m")["identity"], "mac");
+    for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
+        assert!(text.contains("source MAC only") && text.contains("maclane_guard"), "{text}");
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_take_a_program_of_tc_says_which() {
+    let lan = Lan::new(1);
+    let points = Failpoints::new();
+    points.refuse(&["maclane_egress"]);
+    let daemon = Daemon::start_as(
+        &lan.hosts[0].ns,
+        Setup {
+            program: Some(failpoints::binary()),
+            environment: Some(points.variable()),
+            ..Setup::default()
+        },
+    );
+    let (code, message) = daemon.fail(&["parent", "add", PARENT]);
+    assert_eq!(code, 1);
+    assert!(message.contains("does not take the program maclane_egress"), "{message}");
+    assert_eq!(daemon.json(&["parent", "ls"]), serde_json::json!([]));
+    assert!(!daemon.bpffs().join("maclane").exists());
+    assert_reaches(&lan.hosts[0].ns, lan.router.ip);
+}
+
+#[test]
+fn a_bpf_file_system_that_is_unmounted_costs_no_frame_and_is_filled_again() {
+    let lan = Lan::new(1);
+    let dir = tempfile::tempdir().expect("a folder");
+    let bpffs = Mount::bpffs(dir.path());
+    let setup = Setup { bpffs: Some(dir.path().to_owned()), ..Setup::default() };
+    let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
+    let mut site = Site::furnish(lan, daemon);
+    let pings = site.pings();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(bpffs);
+    eventually("it is shown", SOON, || site.daemon.problems().contains("mount -t bpf"));
+    let found = site.daemon.run(&["doctor"]);
+    assert!(found.contains("mount -t bpf"), "{found}");
+    let late = site.lan.namespace();
+    if kernel::has_tcx() {
+        let add = ["child", "add", "late", "--network", "lan", "--netns", late.name()];
+        let (_, message) = site.daemon.fail(&add);
+        assert!(message.contains("cannot create child \"late\""), "{message}");
+        assert!(message.contains("mount -t bpf"), "{message}");
+        assert!(!late.has("eth0"), "{message}");
+    }
+    site.assert_works();
+    let bpffs = Mount::bpffs(dir.path());
+    eventually("all is pinned again", SOON, || {
+        site.daemon.problems() == "[]" && dir.path().join("maclane/v1").join(PARENT).exists()
+    });
+    site.daemon.child("late", "lan", &late, "192.168.50.104/24");
+    site.daemon.kill9();
+    std::thread::sleep(Duration::from_millis(300));
+    site.daemon.launch();
+    assert_clean(pings);
+    site.assert_works();
+    assert_reaches(site.host(), v4(104));
+    // Without one it does not start, and says how it would.
+    site.daemon.stop();
+    drop(bpffs);
+    let message = site.daemon.refusal();
+    assert!(message.contains("mount -t bpf"), "{message}");
+}
