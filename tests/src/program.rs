@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dataplane_common::abi;
+
 /// The program under test: `MACLANE_BIN`, else the workspace's release build.
 #[must_use]
 pub fn binary() -> PathBuf {
@@ -40,4 +42,10 @@ pub fn built_objects(program: &Path) -> PathBuf {
         .max();
     let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));
     dir
+}
+
+/// The folder of pins in this layout, below `BPFFS/maclane`.
+#[must_use]
+pub fn layout() -> String {
+    format!("v{}", abi::VERSION)
 }

@@ -18,6 +18,7 @@ use tests::{
     footprint::{Footprint, footprint},
     kernel,
     netns::Netns,
+    program::layout,
     topology::{Lan, Options, PARENT},
     traffic::{assert_reaches, ping},
 };
@@ -149,7 +150,7 @@ impl Site {
             Upgrade => {
                 self.daemon.kill9();
                 let pins = self.daemon.bpffs().join("maclane");
-                fs::rename(pins.join("v1"), pins.join("v0")).expect("pins can be renamed");
+                fs::rename(pins.join(layout()), pins.join("v0")).expect("pins can be renamed");
                 self.daemon.try_launch();
             }
         }

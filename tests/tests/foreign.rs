@@ -7,6 +7,7 @@ use tests::{
     eventually, kernel,
     netns::Netns,
     process,
+    program::layout,
     stranger::{Hook, Stranger},
     topology::{Lan, PARENT},
     traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
@@ -76,7 +77,7 @@ impl Site {
     }
 
     fn pin(&self, name: &str) -> PathBuf {
-        self.daemon.bpffs().join(format!("maclane/v1/{PARENT}")).join(name)
+        self.daemon.bpffs().join("maclane").join(layout()).join(PARENT).join(name)
     }
 
     fn link(&self, name: &str) -> PathBuf {

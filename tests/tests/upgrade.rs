@@ -12,6 +12,7 @@ use tests::{
     mount::Mount,
     netns::Netns,
     process,
+    program::layout,
     topology::{Lan, Options, PARENT},
     traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
 };
@@ -120,7 +121,7 @@ fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
     std::thread::sleep(Duration::from_millis(300));
     site.daemon.kill9();
     let root = site.daemon.bpffs().join("maclane");
-    fs::rename(root.join("v1"), root.join("v0")).expect("pins can be renamed");
+    fs::rename(root.join(layout()), root.join("v0")).expect("pins can be renamed");
     // Another layout: maps that this version does not know, and lacks some that it does.
     let old = root.join("v0").join(PARENT);
     fs::rename(old.join("maclane_fdb"), old.join("maclane_fdb_v0")).expect("it can be renamed");
@@ -134,7 +135,7 @@ fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "native");
     site.assert_works();
     // Guards, too, count in the new maps.
-    let users = users_of(&root.join("v1").join(PARENT).join("maclane_stats"));
+    let users = users_of(&root.join(layout()).join(PARENT).join("maclane_stats"));
     assert_eq!(users.iter().filter(|name| name.contains("guard")).count(), 2, "{users:?}");
     site.daemon.run(&["parent", "rm", PARENT, "--force"]);
     assert!(!root.exists());
@@ -251,7 +252,8 @@ fn a_bpf_file_system_that_is_unmounted_costs_no_frame_and_is_filled_again() {
     site.assert_works();
     let bpffs = Mount::bpffs(dir.path());
     eventually("all is pinned again", SOON, || {
-        site.daemon.problems() == "[]" && dir.path().join("maclane/v1").join(PARENT).exists()
+        site.daemon.problems() == "[]"
+            && dir.path().join("maclane").join(layout()).join(PARENT).exists()
     });
     site.daemon.child("late", "lan", &late, "192.168.50.104/24");
     site.daemon.kill9();
