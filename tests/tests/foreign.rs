@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
+use dataplane_common::abi;
 use tests::{
     daemon::{Daemon, Setup},
     eventually, kernel,
@@ -283,12 +284,19 @@ fn entries_that_somebody_changes_are_put_right() {
             Command::new("bpftool").args(&words[..2]).arg("pinned").arg(&map).args(&words[2..]),
         )
     };
-    let mac = site.children[1].mac("eth0").to_string();
-    let bytes: Vec<String> = mac.split(':').map(|byte| format!("0x{byte}")).collect();
-    let mut key: Vec<&str> = vec!["map", "delete", "key"];
-    key.extend(bytes.iter().map(String::as_str));
-    key.extend(["0x00", "0x00"]);
-    bpftool(&key);
+    let mac = site.children[1].mac("eth0");
+    let words = |bytes: &[u8]| -> Vec<String> { bytes.iter().map(ToString::to_string).collect() };
+    let mut key: Vec<String> = ["map", "delete", "key"].map(String::from).to_vec();
+    key.extend(words(&[&mac.0[..], &[0; 2]].concat()));
+    bpftool(&key.iter().map(String::as_str).collect::<Vec<_>>());
+    // Its bucket answers for it until that is gone, too: a bucket of no MACs.
+    let mut emptied: Vec<String> = ["map", "update", "pinned"].map(String::from).to_vec();
+    emptied.push(site.pin("maclane_sources").display().to_string());
+    emptied.push("key".into());
+    emptied.extend(words(&abi::bucket(mac.0).to_ne_bytes()));
+    emptied.push("value".into());
+    emptied.extend(words(&[&[0xff; 8][..], &[0; 8]].concat()));
+    process::run(Command::new("bpftool").args(&emptied));
     assert_does_not_reach(site.host(), v4(102));
     site.works_soon();
     // One that nobody owns goes.
