@@ -35,8 +35,8 @@ enum Task {
     Build,
     /// Set up, build, then run every test (as root)
     Test {
-        /// Only on this kernel: `running`, or Debian's `6.1` or `6.12` in a virtual machine
-        #[arg(long = "kernel", value_name = "KERNEL")]
+        /// On this kernel: `running`, or Debian's `6.1` or `6.12` in a virtual machine
+        #[arg(long = "kernel", value_name = "KERNEL", default_value = "running")]
         kernels: Vec<vm::Kernel>,
         /// Arguments of the test programs, such as a filter
         #[arg(last = true)]
@@ -86,9 +86,6 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Build => {
             let binary = workspace::build()?;
             eprintln!("built {}", binary.display());
-        }
-        Task::Test { kernels, arguments } if kernels.is_empty() => {
-            test::run(&vm::Kernel::ALL, &arguments)?;
         }
         Task::Test { kernels, arguments } => test::run(&kernels, &arguments)?,
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,

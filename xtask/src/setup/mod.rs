@@ -26,6 +26,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "setpriv", package: "util-linux" },
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
+    Tool { program: "sleep", package: "coreutils" },
 ];
 
 /// What boots other kernels.

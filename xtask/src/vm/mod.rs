@@ -25,7 +25,7 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// Those that every change is tested on.
+    /// Those that the tests know.
     pub(crate) const ALL: [Self; 3] = [Self::Running, Self::Debian(6, 1), Self::Debian(6, 12)];
 }
 
