@@ -33,7 +33,7 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
     for name in wanted {
         ensure!(known.contains(name), "no fuzz target \"{name}\"; there are {}", known.join(", "));
     }
-    setup::ensure()?;
+    setup::ensure_fuzz()?;
     let cargo_fuzz = cargo_fuzz()?;
     for target in if wanted.is_empty() { &known } else { wanted } {
         let corpus = workspace::target_dir().join("fuzz-corpus").join(target);

@@ -27,6 +27,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "sleep", package: "coreutils" },
+    Tool { program: "unshare", package: "util-linux" },
 ];
 
 /// What boots other kernels.
@@ -36,6 +37,9 @@ const VM_TOOLS: &[Tool] = &[
     Tool { program: "strip", package: "binutils" },
     Tool { program: "xz", package: "xz-utils" },
 ];
+
+/// What compiles libFuzzer.
+const FUZZ_TOOLS: &[Tool] = &[Tool { program: "c++", package: "g++" }];
 
 /// Installs what is missing. Quick, and silent, where nothing is.
 pub(crate) fn ensure() -> Result<()> {
@@ -53,6 +57,12 @@ pub(crate) fn ensure_vm() -> Result<()> {
         "cannot boot Debian's kernels for x86-64 on this machine; use --kernel running"
     );
     tools(VM_TOOLS, Apt::detect().as_mut())
+}
+
+/// Installs what is missing to build the fuzz targets.
+pub(crate) fn ensure_fuzz() -> Result<()> {
+    ensure()?;
+    tools(FUZZ_TOOLS, Apt::detect().as_mut())
 }
 
 /// The programs that tests start.
