@@ -24,7 +24,9 @@ use crate::{
 
 pub use crate::program::{binary, objects};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than the kernel was seen to keep everybody from links (10 s, after hundreds of namespaces
+/// had been deleted).
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A daemon in the namespace of a host, with state, socket and pins of its own.
 ///

@@ -51,7 +51,7 @@ impl From<rtnetlink::Error> for Error {
 }
 
 /// How long the kernel may take for one answer. It answers at once, unless others hold its lock.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for an answer, but not for ever: one for which there is no room the kernel drops.
 async fn within<T, E: Into<Error>>(
