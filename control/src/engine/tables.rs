@@ -87,7 +87,7 @@ impl State {
         let (Some(netns), Some(live)) = (child.record.value.open_netns(), &mut child.live) else {
             return Ok(());
         };
-        Netlink::inside(&netns)?.set_mode(&live.ifname, live.ifindex, mode).await?;
+        Netlink::inside(&netns)?.set_mode(live.ifindex, mode).await?;
         failpoint!("link.mode");
         live.mode = Some(mode);
         tracing::info!(child = name, ?mode, "macvlan mode changed");

@@ -16,7 +16,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags},
-        link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         nsid::{NsidAttribute, NsidMessage},
         route::RouteScope,
@@ -225,8 +225,10 @@ impl Netlink {
     }
 
     /// Changes the mode of a macvlan link of this namespace, live.
-    pub(crate) async fn set_mode(&self, name: &str, ifindex: u32, mode: Mode) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkMacVlan>::new(name)
+    pub(crate) async fn set_mode(&self, ifindex: u32, mode: Mode) -> Result<()> {
+        // Without a name: kernels before 6.3 take one for a rename, and refuse it while the link is
+        // up, be it the name that the link has.
+        let message = LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan)
             .index(ifindex)
             .mode(kernel_mode(mode))
             .build();
@@ -237,7 +239,7 @@ impl Netlink {
     /// Gives a link another name; it has to be down on kernels before 6.3.
     pub(crate) async fn rename(&self, ifindex: u32, name: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).name(name.to_owned()).build();
-        Ok(self.handle.link().set(message).execute().await?)
+        within("rename a link", self.handle.link().set(message).execute()).await
     }
 
     /// Brings a link up and gives it an alias.
