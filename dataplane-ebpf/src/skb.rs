@@ -39,9 +39,9 @@ pub(crate) struct Refused;
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
 
 macro_rules! field {
-    ($(#[doc = $doc:literal] $method:ident: $name:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $method:ident: $name:ident;)+) => {
         $(
-            #[doc = $doc]
+            $(#[doc = $doc])+
             #[inline(always)]
             pub(crate) fn $method(self) -> u32 {
                 // SAFETY: the program's context; the verifier rewrites the access.
@@ -57,6 +57,11 @@ impl Skb {
         mark: mark;
         /// The `tc_index`, which a guard stamps.
         tc_index: tc_index;
+        /// What the kernel takes the frame for, in network byte order; what a packet socket sends
+        /// has what its sender chose, or nothing that is true (`ETH_P_ALL`).
+        protocol: protocol;
+        /// 1 if the kernel keeps a tag beside the bytes.
+        tag_is_offloaded: vlan_present;
         /// The index of the interface whose hook the program sits on.
         ifindex: ifindex;
         /// The index of the interface that the frame came in through, 0 if it began here.
@@ -146,9 +151,9 @@ impl Skb {
 
     #[inline(always)]
     fn offloaded_tag(self) -> OffloadedTag {
+        let present = self.tag_is_offloaded();
         // SAFETY: the program's context; the verifier rewrites the accesses.
-        let (present, proto, tci) =
-            unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
+        let (proto, tci) = unsafe { ((*self.0).vlan_proto, (*self.0).vlan_tci) };
         #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
         OffloadedTag { present: present != 0, proto: u16::from_be(proto as u16), tci: tci as u16 }
     }
@@ -173,16 +178,43 @@ impl Skb {
         if have == want {
             return Ok(());
         }
-        // SAFETY: helper on the program's context.
-        if have.is_some() && unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
-            return Err(Refused);
+        if have.is_some() {
+            self.pop_tag()?;
         }
-        let proto = ETH_P_8021Q.to_be();
+        if want.is_some() { self.push_tag(want.tci()) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn push_tag(self, tci: u16) -> Result<(), Refused> {
         // SAFETY: helper on the program's context.
-        if want.is_some() && unsafe { bpf_skb_vlan_push(self.0, proto, want.tci()) } != 0 {
-            return Err(Refused);
+        match unsafe { bpf_skb_vlan_push(self.0, ETH_P_8021Q.to_be(), tci) } {
+            0 => Ok(()),
+            _ => Err(Refused),
         }
-        Ok(())
+    }
+
+    /// Takes the tag off. The kernel looks for one in the bytes only where `skb->protocol` says
+    /// that there is one, and else reports success (`net/core/skbuff.c`, `skb_vlan_pop`).
+    #[inline(always)]
+    fn pop_tag(self) -> Result<(), Refused> {
+        if self.tag_is_offloaded() == 0 && self.protocol() != u32::from(ETH_P_8021Q.to_be()) {
+            // The second tag moves the first one into the bytes, and `skb->protocol` tells the truth
+            // from there on; then each goes again.
+            self.push_tag(0)?;
+            self.push_tag(0)?;
+            self.pop_known_tag()?;
+            self.pop_known_tag()?;
+        }
+        self.pop_known_tag()
+    }
+
+    #[inline(always)]
+    fn pop_known_tag(self) -> Result<(), Refused> {
+        // SAFETY: helper on the program's context.
+        match unsafe { bpf_skb_vlan_pop(self.0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
     }
 
     /// Writes the destination MAC.

@@ -64,6 +64,26 @@ impl Tap {
         self.send_bytes(&frame.to_bytes());
     }
 
+    /// Sends a frame and tells the kernel that it is of another protocol.
+    #[track_caller]
+    pub fn send_disguised(&self, frame: &Frame, protocol: u16) {
+        let bytes = frame.to_bytes();
+        // SAFETY: plain data; zero is a valid address.
+        let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut len = mem::size_of_val(&to) as libc::socklen_t;
+        let fd = self.socket.as_raw_fd();
+        // SAFETY: `to` and `len` are valid for writes, `to` as long as `len` says.
+        let named = unsafe { libc::getsockname(fd, (&raw mut to).cast(), &raw mut len) };
+        assert_eq!(named, 0, "a tap has an address");
+        to.sll_protocol = protocol.to_be();
+        // SAFETY: the pointers and the lengths are those of `bytes` and `to`, which are only read.
+        let sent = unsafe {
+            let (data, to) = (bytes.as_ptr().cast(), (&raw const to).cast());
+            libc::sendto(fd, data, bytes.len(), 0, to, mem::size_of::<libc::sockaddr_ll>() as u32)
+        };
+        assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
+    }
+
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send_bytes(&self, bytes: &[u8]) {

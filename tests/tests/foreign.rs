@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
 use dataplane_common::abi;
+use serde_json::Value;
 use tests::{
     daemon::{Daemon, Setup},
     eventually, kernel,
@@ -83,6 +84,14 @@ impl Site {
 
     fn link(&self, name: &str) -> PathBuf {
         self.pin("links").join(name)
+    }
+
+    /// The kernel's ID of a link, by which its successor is told from it.
+    fn link_id(&self, name: &str) -> Option<u64> {
+        let mut bpftool = Command::new("bpftool");
+        let shown = bpftool.args(["-j", "link", "show", "pinned"]).arg(self.link(name)).output();
+        let link: Value = serde_json::from_slice(&shown.ok()?.stdout).ok()?;
+        link["id"].as_u64()
     }
 
     fn detach(&self, link: &str) {
@@ -221,6 +230,14 @@ fn filters_that_somebody_deletes_come_back() {
         }
         site.works_soon();
     }
+    for words in [
+        &["tc", "filter", "del", "dev", "ml-v", "ingress"][..],
+        &["tc", "qdisc", "del", "dev", "ml-v", "clsact"],
+    ] {
+        site.host().run(words);
+        assert_does_not_reach(&site.children[1], v4(101));
+        site.works_soon();
+    }
     site.daemon.run(&["parent", "rm", PARENT, "--force"]);
     let qdisc = site.host().run(&["tc", "qdisc", "show", "dev", PARENT]);
     assert!(!qdisc.contains("clsact"), "{qdisc}");
@@ -232,10 +249,12 @@ fn xdp_that_somebody_takes_off_comes_back() {
     site.daemon.run(&["parent", "add", PARENT, "--xdp", "generic"]);
     let off = site.host().exec(&["ip", "link", "set", "dev", PARENT, "xdpgeneric", "off"]);
     assert!(!off.status.success(), "the kernel keeps a link from being replaced");
+    let detached = site.link_id("xdp");
+    assert!(detached.is_some(), "XDP has a link");
     site.detach("xdp");
-    assert!(!site.host().ip(&format!("link show {PARENT}")).contains("xdp"));
-    eventually("XDP is there again", SOON, || {
-        site.host().ip(&format!("link show {PARENT}")).contains("xdp")
+    eventually("XDP is there again, by another link", SOON, || {
+        site.link_id("xdp").is_some_and(|id| Some(id) != detached)
+            && site.host().ip(&format!("link show {PARENT}")).contains("xdp")
     });
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "generic");
     site.works_soon();

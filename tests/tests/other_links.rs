@@ -255,13 +255,14 @@ fn netkit_devices_go_on_beside_maclane() {
     let lan = Lan::new(1);
     let host = &lan.hosts[0];
     let pod = lan.namespace();
-    host.ns.ip("link add nk0 type netkit");
-    let peer = host.ns.link("nk0")["link"].as_str().expect("its peer").to_owned();
+    // The kernel calls its peer nk0.
+    host.ns.ip("link add kit type netkit");
+    let peer = host.ns.link("kit")["link"].as_str().expect("its peer").to_owned();
     host.ns.ip(&format!("link set {peer} netns {} name eth0", pod.name()));
-    host.ns.up("nk0");
+    host.ns.up("kit");
     pod.up("eth0");
-    host.ns.ip("address add 10.9.0.1/32 dev nk0");
-    host.ns.ip("route add 10.9.0.2/32 dev nk0");
+    host.ns.ip("address add 10.9.0.1/32 dev kit");
+    host.ns.ip("route add 10.9.0.2/32 dev kit");
     pod.ip("address add 10.9.0.2/32 dev eth0");
     pod.ip("route add 10.9.0.1/32 dev eth0");
     pod.ip("route add default via 10.9.0.1 dev eth0 onlink");

@@ -90,9 +90,7 @@ impl Dataplane {
             (INGRESS_LINK, program::INGRESS, TcAttachType::Ingress, LinkOrder::first()),
             (EGRESS_LINK, program::EGRESS, TcAttachType::Egress, LinkOrder::last()),
         ] {
-            let ingress = matches!(hook, TcAttachType::Ingress);
-            let filter =
-                filters.iter().find(|f| f.ingress == ingress && f.priority == clsact::PRIORITY);
+            let filter = our_filter(filters, matches!(hook, TcAttachType::Ingress));
             if self.tc == TcKind::Clsact && filter.is_none() {
                 self.attached.links.remove(link);
             }
@@ -109,6 +107,12 @@ impl Dataplane {
         let hook = TcAttachType::Ingress;
         let order = LinkOrder::first();
         self.attach_one(&port_link(port), program::PORT, (ifname, ifindex), hook, order)
+    }
+
+    /// True if the filter of a host end, which was attached, is not among those that netlink shows
+    /// there; it is attached again, then, when its child is looked at.
+    pub(crate) fn has_lost_filter(&mut self, port: u16, filters: &[Filter]) -> bool {
+        our_filter(filters, true).is_none() && self.attached.links.remove(&port_link(port)).is_some()
     }
 
     /// Takes the program off a host end that is gone.
@@ -214,6 +218,11 @@ impl Dataplane {
         drop(held);
         pins.remove()
     }
+}
+
+/// Our filter on the way in, or on the way out.
+fn our_filter(filters: &[Filter], ingress: bool) -> Option<&Filter> {
+    filters.iter().find(|f| f.ingress == ingress && f.priority == clsact::PRIORITY)
 }
 
 /// True if the program of a link is on an interface of this namespace.

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::state::{Problem, State};
+use super::state::{Child, Problem, State};
 use crate::{
     dataplane::{Mark, TcKind, XdpIn},
     error::{Context, Error, Result},
@@ -123,6 +123,32 @@ impl State {
         }
         if !first && complete {
             self.reread(iface)?;
+        }
+        self.check_filters(iface).await
+    }
+
+    /// Looks for filters that somebody has taken off the host ends of veth children. A TCX link says
+    /// itself where it is.
+    async fn check_filters(&mut self, iface: &str) -> Result<()> {
+        if self.tc == TcKind::Tcx {
+            return Ok(());
+        }
+        let host_end = |child: &Child| Some(child.live.as_ref()?.host_end).filter(|end| *end != 0);
+        let host_ends: Vec<(String, u16, u32)> = self
+            .children_of(iface)
+            .filter_map(|(name, child)| {
+                Some((name.clone(), child.record.value.port, host_end(child)?))
+            })
+            .collect();
+        for (name, port, host_end) in host_ends {
+            // One that has just gone has none.
+            let filters = self.netlink.filters(host_end).await.unwrap_or_default();
+            let Some(plane) = &mut self.parent_mut(iface)?.plane else { return Ok(()) };
+            if plane.has_lost_filter(port, &filters)
+                && let Some(child) = self.children.get_mut(&name)
+            {
+                child.suspect = true;
+            }
         }
         Ok(())
     }

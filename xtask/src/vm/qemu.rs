@@ -82,11 +82,15 @@ pub(crate) fn boot(kernel: &Path, initrd: &Path, work: &Path) -> Result<bool> {
     }
 }
 
-/// The end of the kernel's console.
+/// What the kernel had to say in the end: from its first complaint on, or its last lines.
 fn tail(console: &Path) -> String {
+    const LINES: usize = 40;
+    const COMPLAINTS: [&str; 4] = ["BUG: ", "Oops: ", "WARNING: ", "Kernel panic"];
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(40)..];
-    format!("; the kernel's last lines are\n{}", last.join("\n"))
+    let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
+    let last = lines.len().saturating_sub(LINES);
+    let first = lines.iter().position(complains).map_or(last, |found| found.min(last));
+    format!("; the kernel's last lines are\n{}", lines[first..].join("\n"))
 }
