@@ -106,7 +106,7 @@ impl Ping {
     #[track_caller]
     #[must_use]
     pub fn stop(mut self) -> PingResult {
-        thread::sleep(TAIL);
+        thread::sleep(patience(TAIL));
         self.process.signal(Signal::SIGINT);
         let ended = self.process.wait(Duration::from_secs(5));
         assert!(ended.is_some(), "ping does not end after SIGINT");

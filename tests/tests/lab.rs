@@ -11,6 +11,7 @@ use tests::{
     frames::{Frame, SERVICE_VLAN, token},
     mac::Mac,
     netns::Netns,
+    patience,
     tap::Tap,
     tcp,
     topology::{Lan, Options, PARENT},
@@ -107,7 +108,7 @@ fn udp_frame_is_received_by_a_socket_once() {
     let [a, b] = [&lan.hosts[0], &lan.hosts[1]];
     let to = SocketAddrV4::new(b.ip, 5000);
     let socket = b.ns.enter(|| UdpSocket::bind(to)).expect("the address is the host's");
-    socket.set_read_timeout(Some(SOON)).expect("a timeout can be set");
+    socket.set_read_timeout(Some(patience(SOON))).expect("a timeout can be set");
     let token = token();
     let from = SocketAddrV4::new(a.ip, 5001);
     Tap::open(&a.ns, PARENT).send(&Frame::udp((a.mac, from), (b.mac, to), &token));
@@ -132,14 +133,14 @@ fn arp_request_is_answered() {
 fn pings_are_counted_until_they_are_stopped() {
     let lan = Lan::new(1);
     let pings = Ping::start(&lan.hosts[0].ns, lan.router.ip, Duration::from_millis(2));
-    std::thread::sleep(SOON);
+    std::thread::sleep(patience(SOON));
     let result = pings.stop();
     assert!(result.is_clean() && result.sent > 20, "{result:?}");
 
     let pings = Ping::start(&lan.hosts[0].ns, lan.router.ip, Duration::from_millis(2));
-    std::thread::sleep(SOON);
+    std::thread::sleep(patience(SOON));
     lan.router.ns.down(PARENT);
-    std::thread::sleep(SOON);
+    std::thread::sleep(patience(SOON));
     let result = pings.stop();
     assert!(result.received > 20 && result.lost() > 5, "{result:?}");
     let result = traffic::ping(&lan.hosts[0].ns, lan.router.ip, 2, Duration::from_millis(10));
@@ -153,13 +154,13 @@ fn tcp_carries_bytes_both_ways_and_shows_its_stalls() {
     tcp::echo(&router.ns, &host.ns, router.ip, 10_000_000);
 
     let stream = tcp::Stream::start(&router.ns, &host.ns, router.ip);
-    std::thread::sleep(SOON);
+    std::thread::sleep(patience(SOON));
     let result = stream.stop();
     assert!(result.bytes > 100_000 && result.error.is_none(), "{result:?}");
 
     let stream = tcp::Stream::start(&router.ns, &host.ns, router.ip);
     lan.wire.down(&router.port);
-    std::thread::sleep(SOON);
+    std::thread::sleep(patience(SOON));
     let result = stream.stop();
     assert!(result.longest_stall > SOON / 2, "{result:?}");
 }

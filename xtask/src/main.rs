@@ -35,8 +35,8 @@ enum Task {
     Build,
     /// Set up, build, then run every test (as root)
     Test {
-        /// On this kernel: `running`, or Debian's `6.1` or `6.12` in a virtual machine
-        #[arg(long = "kernel", value_name = "KERNEL", default_value = "running")]
+        /// On this kernel only: `running`, or Debian's `6.1` or `6.12` in a virtual machine
+        #[arg(long = "kernel", value_name = "KERNEL", default_values_t = vm::Kernel::ALL)]
         kernels: Vec<vm::Kernel>,
         /// Arguments of the test programs, such as a filter
         #[arg(last = true)]

@@ -39,15 +39,11 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
     let threads = thread::available_parallelism().map_or(2, |cpus| cpus.get() * 2);
 
     let programs = build(maclane, failpoints)?;
-    for kernel in kernels {
-        match *kernel {
-            Kernel::Running => here(&programs, threads, arguments)?,
-            Kernel::Debian(major, minor) => {
-                vm::run((major, minor), &programs, threads, arguments)?;
-            }
-        }
+    if kernels.contains(&Kernel::Running) {
+        here(&programs, threads, arguments)?;
     }
-    Ok(())
+    let others: Vec<_> = kernels.iter().filter_map(|kernel| kernel.debian()).collect();
+    if others.is_empty() { Ok(()) } else { vm::run(&others, &programs, threads, arguments) }
 }
 
 /// Every test, on the running kernel.

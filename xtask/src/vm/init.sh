@@ -2,7 +2,7 @@
 # Process 1 of the virtual machine: runs the tests, says how they ended, and switches it off.
 export PATH=/bin:/usr/bin
 export MACLANE_BIN=/usr/bin/maclane MACLANE_FAILPOINTS_BIN=/usr/bin/maclane-failpoints
-export MACLANE_OBJECTS=/objects MACLANE_PATIENCE=4
+export MACLANE_OBJECTS=/objects MACLANE_PATIENCE=6
 
 mount -t proc proc /proc
 mount -t sysfs sys /sys

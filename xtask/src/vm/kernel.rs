@@ -13,6 +13,8 @@ use crate::{command, setup};
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
+    /// Its version, such as `6.1`.
+    pub(crate) version: String,
     /// Its release, such as `6.1.0-28-cloud-amd64`.
     pub(crate) release: String,
     /// What boots.
@@ -24,16 +26,17 @@ pub(crate) struct Kernel {
 /// The newest kernel of a version that is unpacked here, else the newest that Debian has.
 pub(crate) fn find((major, minor): (u32, u32)) -> Result<Kernel> {
     let tools = tools_dir().context("cannot tell where to keep kernels; set HOME")?;
-    let root = tools.with_file_name("kernels").join(format!("{major}.{minor}"));
-    if let Some(kernel) = unpacked(&root) {
+    let version = format!("{major}.{minor}");
+    let root = tools.with_file_name("kernels").join(&version);
+    if let Some(kernel) = unpacked(&version, &root) {
         return Ok(kernel);
     }
-    let prefix = format!("linux-image-{major}.{minor}.");
+    let prefix = format!("linux-image-{version}.");
     setup::refresh_packages()?;
     let names = command::output(Command::new("apt-cache").args(["pkgnames", &prefix]))?;
     let Some(package) = newest(names.lines()) else {
         bail!(
-            "cannot find a kernel {major}.{minor}: apt has no package {prefix}*-cloud-amd64; \
+            "cannot find a kernel {version}: apt has no package {prefix}*-cloud-amd64; \
              Debian 12 has them, with its security updates in /etc/apt/sources.list"
         )
     };
@@ -45,21 +48,22 @@ pub(crate) fn find((major, minor): (u32, u32)) -> Result<Kernel> {
     command::run(apt.current_dir(&download))?;
     let file = fs::read_dir(&download)?.flatten().next().context("apt has fetched nothing")?;
     // Unpacked beside its place, so that what is there is whole.
-    let partial = root.with_file_name(format!("{major}.{minor}.partial"));
+    let partial = root.with_file_name(format!("{version}.partial"));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial)?;
     command::run(Command::new("dpkg").arg("-x").arg(file.path()).arg(&partial))?;
     fs::rename(&partial, &root)
         .with_context(|| format!("cannot keep the kernel in {}", root.display()))?;
-    unpacked(&root).with_context(|| format!("no kernel in {package}"))
+    unpacked(&version, &root).with_context(|| format!("no kernel in {package}"))
 }
 
-fn unpacked(root: &Path) -> Option<Kernel> {
+fn unpacked(version: &str, root: &Path) -> Option<Kernel> {
     let name = fs::read_dir(root.join("boot")).ok()?.flatten().find_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         Some(name.strip_prefix("vmlinuz-")?.to_owned())
     })?;
     Some(Kernel {
+        version: version.to_owned(),
         image: root.join("boot").join(format!("vmlinuz-{name}")),
         modules: root.join("lib/modules").join(&name).join("kernel"),
         release: name,

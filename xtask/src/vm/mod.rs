@@ -9,7 +9,7 @@ mod image;
 mod kernel;
 mod qemu;
 
-use std::{ffi::OsString, fmt, str::FromStr};
+use std::{ffi::OsString, fmt, panic::resume_unwind, str::FromStr, thread};
 
 use anyhow::{Result, ensure};
 
@@ -27,6 +27,14 @@ pub(crate) enum Kernel {
 impl Kernel {
     /// Those that the tests know.
     pub(crate) const ALL: [Self; 3] = [Self::Running, Self::Debian(6, 1), Self::Debian(6, 12)];
+
+    /// The version, of one that runs in a virtual machine.
+    pub(crate) fn debian(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Running => None,
+            Self::Debian(major, minor) => Some((major, minor)),
+        }
+    }
 }
 
 impl FromStr for Kernel {
@@ -47,26 +55,49 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// Runs test programs on Debian's newest kernel of a version, with `arguments` for each of them.
+/// Runs test programs on Debian's newest kernels of these versions, with `arguments` for each of
+/// them: all at once, because a machine has one thread to emulate its processors.
 pub(crate) fn run(
-    version: (u32, u32),
+    versions: &[(u32, u32)],
     programs: &Programs,
     threads: usize,
     arguments: &[OsString],
 ) -> Result<()> {
     setup::ensure_vm()?;
-    let kernel = kernel::find(version)?;
+    let kernels = versions.iter().map(|version| kernel::find(*version));
+    let kernels = kernels.collect::<Result<Vec<_>>>()?;
+    let failed: Vec<String> = thread::scope(|scope| {
+        let boot = |kernel| scope.spawn(move || boot(kernel, programs, threads, arguments));
+        let machines: Vec<_> = kernels.iter().map(boot).collect();
+        let ends = kernels.iter().zip(machines).filter_map(|(kernel, machine)| {
+            let end = machine.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let why = match end {
+                Ok(true) => return None,
+                Ok(false) => "see above".to_owned(),
+                Err(e) => format!("{e:#}"),
+            };
+            Some(format!("tests fail on Linux {}: {why}", kernel.release))
+        });
+        ends.collect()
+    });
+    ensure!(
+        failed.is_empty(),
+        "{}; `cargo xtask test --kernel VERSION -- FILTER` repeats one",
+        failed.join("\n")
+    );
+    Ok(())
+}
+
+/// Boots a kernel with the tests, and says whether all of them have succeeded.
+fn boot(
+    kernel: &kernel::Kernel,
+    programs: &Programs,
+    threads: usize,
+    arguments: &[OsString],
+) -> Result<bool> {
     eprintln!("booting Linux {} in QEMU", kernel.release);
     let work = tempfile::tempdir()?;
     let initrd = work.path().join("initrd");
-    image::build(&initrd, &kernel, programs, threads, arguments)?;
-    let done = qemu::boot(&kernel.image, &initrd, work.path())?;
-    ensure!(
-        done,
-        "tests fail on Linux {}: see above; `cargo xtask test --kernel {}.{} -- FILTER` repeats one",
-        kernel.release,
-        version.0,
-        version.1
-    );
-    Ok(())
+    image::build(&initrd, kernel, programs, threads, arguments)?;
+    qemu::boot(&kernel.image, &initrd, work.path(), &kernel.version)
 }
