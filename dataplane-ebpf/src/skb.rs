@@ -60,8 +60,7 @@ macro_rules! field {
 #[inline(never)]
 extern "C" fn maclane_pop(skb: *mut __sk_buff) -> i32 {
     let skb = Skb(skb);
-    let is_known =
-        skb.tag_is_offloaded() != 0 || skb.protocol() == u32::from(ETH_P_8021Q.to_be());
+    let is_known = skb.tag_is_offloaded() != 0 || skb.protocol() == u32::from(ETH_P_8021Q.to_be());
     let done = if is_known { skb.pop_known_tag() } else { skb.pop_unknown_tag() };
     i32::from(done.is_err())
 }

@@ -15,6 +15,10 @@ use std::os::fd::AsFd as _;
 
 use crate::{frames::Frame, netns::Netns, patience};
 
+/// Bytes of a packet socket's address.
+#[allow(clippy::cast_possible_truncation, reason = "20")]
+const SOCKADDR_LEN: libc::socklen_t = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
 /// An `AF_PACKET` socket, bound to one interface. It keeps every frame that the interface
 /// receives from the moment at which it is opened; frames that are sent there it does not hear.
 ///
@@ -70,7 +74,7 @@ impl Tap {
         let bytes = frame.to_bytes();
         // SAFETY: plain data; zero is a valid address.
         let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
-        let mut len = mem::size_of_val(&to) as libc::socklen_t;
+        let mut len = SOCKADDR_LEN;
         let fd = self.socket.as_raw_fd();
         // SAFETY: `to` and `len` are valid for writes, `to` as long as `len` says.
         let named = unsafe { libc::getsockname(fd, (&raw mut to).cast(), &raw mut len) };
@@ -79,7 +83,7 @@ impl Tap {
         // SAFETY: the pointers and the lengths are those of `bytes` and `to`, which are only read.
         let sent = unsafe {
             let (data, to) = (bytes.as_ptr().cast(), (&raw const to).cast());
-            libc::sendto(fd, data, bytes.len(), 0, to, mem::size_of::<libc::sockaddr_ll>() as u32)
+            libc::sendto(fd, data, bytes.len(), 0, to, SOCKADDR_LEN)
         };
         assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
     }

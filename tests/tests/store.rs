@@ -4,8 +4,7 @@ use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use tests::{
     daemon::{Daemon, Setup},
-    eventually,
-    kernel,
+    eventually, kernel,
     mount::Mount,
     netns::Netns,
     topology::{Lan, PARENT},

@@ -334,8 +334,7 @@ fn nobody_speaks_for_another() {
     let site = Site::new(false, &[]);
     let victim = site.member("m10").mac;
     // Without a guard a macvlan child is known by its source MAC only.
-    let thieves: &[&str] =
-        if kernel::has_tcx() { &["n10", "v10", "m20", "m0"] } else { &["v10"] };
+    let thieves: &[&str] = if kernel::has_tcx() { &["n10", "v10", "m20", "m0"] } else { &["v10"] };
     for thief in thieves {
         let token = token();
         site.member(thief).tap.send(&Frame::new(victim, site.lan.router.mac, &token));

@@ -112,7 +112,8 @@ impl Dataplane {
     /// True if the filter of a host end, which was attached, is not among those that netlink shows
     /// there; it is attached again, then, when its child is looked at.
     pub(crate) fn has_lost_filter(&mut self, port: u16, filters: &[Filter]) -> bool {
-        our_filter(filters, true).is_none() && self.attached.links.remove(&port_link(port)).is_some()
+        our_filter(filters, true).is_none()
+            && self.attached.links.remove(&port_link(port)).is_some()
     }
 
     /// Takes the program off a host end that is gone.
