@@ -43,7 +43,10 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
         run.arg(&corpus).arg(dir().join("seeds").join(target));
         run.args(["--", &format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
         // What is long is slow, and finds nothing that a shorter one does not.
-        run.args(["-max_len=16384", "-timeout=20", "-verbosity=0"]);
+        run.args(["-max_len=16384", "-timeout=30", "-verbosity=0"]);
+        // The store's library makes room for whatever page a damaged one points to before it finds
+        // that the file ends earlier: 4 GiB at the most.
+        run.arg("-rss_limit_mb=6144");
         command::run(&mut run).with_context(|| {
             format!(
                 "the fuzz target {target} has found something: keep the file that it names as \
