@@ -36,9 +36,10 @@ pub(crate) fn number(value: f64) -> String {
 pub(crate) fn cells(finished: &Finished) -> [String; 8] {
     let Finished { row, outcome } = finished;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let spread = match outcome.ratios() {
-        Some(ratios) => format!("{:.2} – {:.2}", ratios.min(), ratios.max()),
-        None => format!("{} – {}", number(outcome.ours.min()), number(outcome.ours.max())),
+    let spread = match (outcome.ratios(), &outcome.peer) {
+        (Some(ratios), _) => format!("{:.2} – {:.2}", ratios.min(), ratios.max()),
+        (None, Some(_)) => or_dash(None),
+        (None, None) => format!("{} – {}", number(outcome.ours.min()), number(outcome.ours.max())),
     };
     [
         row.name.to_owned(),

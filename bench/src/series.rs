@@ -69,7 +69,8 @@ impl Outcome {
     /// The ratio of each round.
     pub(crate) fn ratios(&self) -> Option<Series> {
         let ratios = self.ours.over(self.peer.as_ref()?);
-        ratios.0.iter().all(|ratio| ratio.is_finite()).then_some(ratios)
+        let finite = ratios.0.iter().all(|ratio| ratio.is_finite());
+        (finite && ratios.rounds() != 0).then_some(ratios)
     }
 }
 
