@@ -1,13 +1,12 @@
 //! What a specification must satisfy whatever the state: the command line checks while it parses,
 //! the API before the engine sees it, both with these functions.
 
-use std::fmt;
-
-use ipnetwork::IpNetwork;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, IFNAME_MAX, Kind, Mac, Mode, NetworkSpec, ParentSpec, VLAN_MAX},
+    subnet,
 };
 
 /// Room for a container's ID of 64 characters and an interface's name after it.
@@ -18,6 +17,9 @@ const MTU_MIN: u32 = 68;
 
 /// `ETH_MAX_MTU`, likewise.
 const MTU_MAX: u32 = 65_535;
+
+/// Three of them are what a caller waits at most.
+const PROBE_INTERVAL_MAX: u32 = 5_000;
 
 /// A specification that can be checked without looking at any state.
 pub(crate) trait Check {
@@ -45,7 +47,16 @@ impl Check for NetworkSpec {
                 self.name
             )));
         }
-        Ok(())
+        ensure((1..=PROBE_INTERVAL_MAX).contains(&self.probe_interval), || {
+            format!(
+                "{} ms is not a time to wait for answers; use 1 to {PROBE_INTERVAL_MAX}, or probe none",
+                self.probe_interval
+            )
+        })?;
+        for name in self.aux_addresses.keys() {
+            self::name(name)?;
+        }
+        subnet::check(&self.subnets, &self.aux_addresses)
     }
 }
 
@@ -56,7 +67,7 @@ impl Check for ChildSpec {
         netns(&self.netns)?;
         iface(&self.ifname)?;
         self.mac.map_or(Ok(()), station)?;
-        self.ip.iter().try_for_each(|ip| address(*ip))
+        self.ip.iter().try_for_each(|asked| address(asked.ip))
     }
 }
 
@@ -119,8 +130,7 @@ pub(crate) fn station(mac: Mac) -> Result<()> {
 }
 
 /// An address that a station may have.
-pub(crate) fn address(ip: IpNetwork) -> Result<()> {
-    let address = ip.ip();
+pub(crate) fn address(address: IpAddr) -> Result<()> {
     ensure(!address.is_unspecified() && !address.is_multicast(), || {
         format!("{address} cannot be an interface's address; take one of the network's hosts")
     })
@@ -147,6 +157,8 @@ fn ensure(good: bool, why: impl FnOnce() -> String) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[track_caller]
@@ -187,8 +199,8 @@ mod tests {
         let good = ["02:00:5e:00:53:01", "00:11:22:33:44:55"];
         let bad = ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"];
         table(&good, &bad, |text| station(text.parse().unwrap()));
-        let good = ["192.168.50.9/24", "fd00::9/64"];
-        let bad = ["0.0.0.0/0", "224.0.0.1/24", "ff02::1/64"];
+        let good = ["192.168.50.9", "fd00::9"];
+        let bad = ["0.0.0.0", "224.0.0.1", "ff02::1"];
         table(&good, &bad, |text| address(text.parse().unwrap()));
     }
 
@@ -208,6 +220,11 @@ mod tests {
             kind,
             mode,
             mtu: None,
+            subnets: Vec::new(),
+            aux_addresses: BTreeMap::new(),
+            quarantine: 0,
+            probe: true,
+            probe_interval: 250,
         };
         let good = [(Kind::Macvlan, Mode::Vepa), (Kind::Veth, Mode::Auto)];
         table(&good, &[(Kind::Veth, Mode::Bridge)], |(kind, mode)| spec(kind, mode).check());

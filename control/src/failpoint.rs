@@ -28,6 +28,7 @@ pub(crate) const ALL: &[&str] = &[
     "tcx.attached",
     "tcx.pinned",
     "tcx.replaced",
+    "lease.released",
     "clsact.marked",
     "clsact.qdisc",
     "clsact.filter",

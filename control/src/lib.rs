@@ -19,7 +19,9 @@ mod log;
 mod model;
 mod netlink;
 mod netns;
+mod probe;
 mod store;
+mod subnet;
 mod task;
 
 use std::process::ExitCode;

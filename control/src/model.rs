@@ -3,13 +3,16 @@
 //! `…Spec` is what was asked for, `…Record` what the store keeps, `…View` what is shown. The same
 //! types travel over the API, into tables and into `-o json`, so field names are stable.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    subnet::SubnetSpec,
+};
 
 /// The highest VLAN ID that may be used; 4095 is reserved (IEEE 802.1Q-2018, table 9-2).
 pub(crate) const VLAN_MAX: u16 = 4094;
@@ -345,6 +348,43 @@ pub(crate) struct NetworkSpec {
     /// The MTU of its children in bytes; absent: the parent's.
     #[serde(default)]
     pub(crate) mtu: Option<u32>,
+    /// Its subnets; none: layer 2 only.
+    #[serde(default)]
+    pub(crate) subnets: Vec<SubnetSpec>,
+    /// Addresses that no child gets, by the name of who has them.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub(crate) aux_addresses: BTreeMap<String, IpAddr>,
+    /// How long an address that was given back is not given out again, in seconds.
+    #[serde(default = "default_quarantine")]
+    pub(crate) quarantine: u32,
+    /// Whether the LAN is asked for an address of a subnet before a child gets it.
+    #[serde(default = "yes")]
+    pub(crate) probe: bool,
+    /// How long is waited for answers, three times, in milliseconds.
+    #[serde(default = "default_probe_interval")]
+    pub(crate) probe_interval: u32,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Three of them are less than a second.
+pub(crate) fn default_probe_interval() -> u32 {
+    250
+}
+
+impl NetworkSpec {
+    /// The subnet that an address is in.
+    pub(crate) fn subnet_of(&self, ip: IpAddr) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|subnet| subnet.subnet.contains(ip))
+    }
+}
+
+/// Longer than hosts on the LAN remember who had an address (`gc_stale_time`, 60 s in Linux).
+pub(crate) fn default_quarantine() -> u32 {
+    60
 }
 
 /// A network, as it is.
@@ -357,6 +397,118 @@ pub(crate) struct NetworkView {
     pub(crate) mode_in_force: Option<Mode>,
     /// Names of its children.
     pub(crate) children: Vec<String>,
+    /// What its subnets have to give.
+    pub(crate) pools: Vec<PoolView>,
+    /// The addresses of its children.
+    pub(crate) leases: Vec<LeaseView>,
+    /// Addresses that were given back and are not given out again yet.
+    pub(crate) quarantined: Vec<QuarantineView>,
+    /// Addresses that somebody else on the LAN has.
+    pub(crate) conflicts: Vec<ConflictView>,
+}
+
+/// What a subnet has to give.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PoolView {
+    /// The subnet.
+    #[schema(value_type = String)]
+    pub(crate) subnet: IpNetwork,
+    /// Who routes for it.
+    #[schema(value_type = Option<String>)]
+    pub(crate) gateway: Option<IpAddr>,
+    /// The addresses that children get, as `FIRST-LAST`.
+    pub(crate) range: String,
+    /// How many these are, as a decimal number: they may be more than JSON's numbers can say.
+    pub(crate) size: String,
+    /// How many addresses of the subnet children have.
+    pub(crate) leased: usize,
+}
+
+/// An address of a child.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LeaseView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// The child.
+    pub(crate) child: String,
+    /// The child's MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Since when, in seconds since 1970.
+    pub(crate) since: u64,
+}
+
+/// An address that somebody else on the LAN has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConflictView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// Who.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Until when it is not asked for again, in seconds since 1970.
+    pub(crate) until: u64,
+}
+
+/// An address that was given back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct QuarantineView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// Until when it is not given out, in seconds since 1970.
+    pub(crate) until: u64,
+}
+
+/// An address that a child asks for: with the prefix length of its subnet, or without one where the
+/// network says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AskedIp {
+    /// The address.
+    pub(crate) ip: IpAddr,
+    /// The prefix length.
+    pub(crate) prefix: Option<u8>,
+}
+
+impl fmt::Display for AskedIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix {
+            Some(prefix) => write!(f, "{}/{prefix}", self.ip),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+impl FromStr for AskedIp {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::invalid(format!(
+                "\"{text}\" is not an address; write 192.168.50.9/24, fd00:50::9/64, or the address alone \
+                 where the network has its subnet"
+            ))
+        };
+        if text.contains('/') {
+            let network: IpNetwork = text.parse().map_err(|_| bad())?;
+            return Ok(Self { ip: network.ip(), prefix: Some(network.prefix()) });
+        }
+        Ok(Self { ip: text.parse().map_err(|_| bad())?, prefix: None })
+    }
+}
+
+impl Serialize for AskedIp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AskedIp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// A child, as asked for.
@@ -376,17 +528,22 @@ pub(crate) struct ChildSpec {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub(crate) mac: Option<Mac>,
-    /// Its addresses, each with the prefix length of its subnet.
+    /// The addresses that it asks for, each with the prefix length of its subnet, or without one
+    /// where the network has that subnet. Of each family that it asks for none of, it gets one from
+    /// the network's pools.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
-    pub(crate) ip: Vec<IpNetwork>,
-    /// Its routes.
+    pub(crate) ip: Vec<AskedIp>,
+    /// Its routes, beside those through the gateways of its subnets.
     #[serde(default)]
     pub(crate) route: Vec<Route>,
     /// The VLANs that it sees tagged, instead of the network's own one.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub(crate) trunk: Option<Trunk>,
+    /// Whether the LAN is asked for its addresses first, where the network says so.
+    #[serde(default = "yes")]
+    pub(crate) probe: bool,
 }
 
 fn default_ifname() -> String {
@@ -430,7 +587,7 @@ pub(crate) struct ChildView {
     /// Its MAC.
     #[schema(value_type = String)]
     pub(crate) mac: Mac,
-    /// Its addresses as asked for.
+    /// Its addresses.
     #[schema(value_type = Vec<String>)]
     pub(crate) ip: Vec<IpNetwork>,
     /// Its MTU in bytes.

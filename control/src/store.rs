@@ -1,8 +1,8 @@
 //! The desired state: what users asked for, as JSON values under keys.
 //!
 //! Every change names the revision that it replaces, so that two writers never undo each other
-//! and the same keys can be kept in etcd. `parents/IFACE`, `networks/NAME` and `children/NAME`
-//! are the keys.
+//! and the same keys can be kept in etcd. `parents/IFACE`, `networks/NAME`, `children/NAME`
+//! and `released/NETWORK/IP` are the keys.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -28,6 +28,8 @@ pub(crate) const PARENTS: &str = "parents/";
 pub(crate) const NETWORKS: &str = "networks/";
 /// Before a child's name.
 pub(crate) const CHILDREN: &str = "children/";
+/// Before a network's name, `/` and an address that one of its children had.
+pub(crate) const RELEASED: &str = "released/";
 
 /// The file in the state directory.
 pub(crate) const FILE: &str = "maclane.redb";

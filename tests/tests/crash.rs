@@ -95,7 +95,11 @@ impl Site {
     fn furnish(&self) {
         self.daemon.run(&["parent", "add", PARENT, "--xdp", "native"]);
         for (name, vlan, kind) in NETWORKS {
-            self.daemon.network(name, vlan, kind);
+            let (vlan, base) = (vlan.to_string(), ["network", "create", name, "--parent", PARENT]);
+            // The one in a VLAN has addresses to give back.
+            let subnet = ["--subnet", "192.168.50.0/24", "--gateway", "none"];
+            let subnet = if vlan == "0" { &[][..] } else { &subnet };
+            self.daemon.run(&[&base[..], &["--vlan", &vlan, "--kind", kind], subnet].concat());
         }
         self.daemon.child("m", "lan", &self.stays[0], "192.168.50.101/24");
         self.daemon.child("v", "lanv", &self.stays[1], "192.168.50.102/24");

@@ -1,18 +1,20 @@
 //! The command line: what may be typed, and the text of every help page, man page and completion.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use ipnetwork::IpNetwork;
 
-use super::values::{cidr, mtu, netns, station, text, vlan};
+use super::values::{asked_ip, aux_address, mtu, netns, station, subnet, text, vlan};
 use crate::{
     check,
+    error::{Error, Result},
     model::{
-        ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec, Route, TcMode, Trunk, UnknownPolicy,
-        XdpMode,
+        AskedIp, ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec, Route, TcMode, Trunk,
+        UnknownPolicy, XdpMode, default_probe_interval, default_quarantine,
     },
+    subnet::{self, Gateway},
 };
 
 /// Containers, VMs and network namespaces with their own place on the LAN
@@ -213,6 +215,8 @@ pub(crate) enum NetworkCommand {
 Examples:
   maclane network create lan --parent eth0
   maclane network create lan50 --parent eth0 --vlan 50
+  maclane network create lan60 --parent eth0 --vlan 60 --subnet 192.168.60.0/24 --subnet fd00:60::/64 \\
+      --gateway 192.168.60.254 --ip-range 192.168.60.128/25 --aux-address printer=192.168.60.130
   maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000")]
     Create(NetworkCreate),
     /// Remove a network that has no children
@@ -252,11 +256,57 @@ pub(crate) struct NetworkCreate {
     /// The MTU of its children; the parent's if left out
     #[arg(long, value_name = "BYTES", value_parser = mtu)]
     mtu: Option<u32>,
+    /// A subnet, of which children get addresses; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = subnet)]
+    subnet: Vec<IpNetwork>,
+    /// The gateway of the subnet that it is in, or "none" for the subnets that get no other; the
+    /// first address of each if it is left out; may be repeated
+    #[arg(long, value_name = "IP|none")]
+    gateway: Vec<Gateway>,
+    /// The part of its subnet that children get addresses of; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = subnet)]
+    ip_range: Vec<IpNetwork>,
+    /// An address that no child gets; may be repeated
+    #[arg(long, value_name = "NAME=IP", value_parser = aux_address)]
+    aux_address: Vec<(String, IpAddr)>,
+    /// How long an address that was given back is not given out again
+    #[arg(long, value_name = "SECONDS", default_value_t = default_quarantine())]
+    quarantine: u32,
+    /// Do not ask the LAN for an address before a child gets it
+    #[arg(long)]
+    no_probe: bool,
+    /// How long answers are waited for, three times
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = default_probe_interval())]
+    probe_interval: u32,
 }
 
-impl From<NetworkCreate> for NetworkSpec {
-    fn from(NetworkCreate { name, parent, vlan, kind, mode, mtu }: NetworkCreate) -> Self {
-        Self { name, parent, vlan, kind, mode, mtu }
+impl TryFrom<NetworkCreate> for NetworkSpec {
+    type Error = Error;
+
+    fn try_from(create: NetworkCreate) -> Result<Self> {
+        let NetworkCreate { name, parent, vlan, kind, mode, mtu, quarantine, .. } = create;
+        let subnets = subnet::assemble(&create.subnet, &create.gateway, &create.ip_range)?;
+        let mut aux_addresses = BTreeMap::new();
+        for (name, ip) in create.aux_address {
+            if aux_addresses.insert(name.clone(), ip).is_some() {
+                return Err(Error::invalid(format!(
+                    "two addresses are kept back for \"{name}\"; give each a name of its own"
+                )));
+            }
+        }
+        Ok(Self {
+            name,
+            parent,
+            vlan,
+            kind,
+            mode,
+            mtu,
+            subnets,
+            aux_addresses,
+            quarantine,
+            probe: !create.no_probe,
+            probe_interval: create.probe_interval,
+        })
     }
 }
 
@@ -315,21 +365,26 @@ pub(crate) struct ChildAdd {
     /// Its MAC; maclane picks one if it is left out
     #[arg(long, value_parser = station)]
     mac: Option<Mac>,
-    /// An address with the prefix length of its subnet; may be repeated
-    #[arg(long, value_name = "CIDR", value_parser = cidr)]
-    ip: Vec<IpNetwork>,
+    /// An address with the prefix length of its subnet, which may be left out if the network has
+    /// that subnet; of each family that none is given of, one from the network's pools; may be
+    /// repeated
+    #[arg(long, value_name = "IP[/PREFIX]", value_parser = asked_ip)]
+    ip: Vec<AskedIp>,
     /// A route, the destination a CIDR or "default"; without =GW it is on the link; may be repeated
     #[arg(long, value_name = "DEST=GW")]
     route: Vec<Route>,
     /// VLANs that it sees tagged, instead of the network's own one: "all" or 10,20,100-110
     #[arg(long, value_name = "LIST")]
     trunk: Option<Trunk>,
+    /// Do not ask the LAN for its addresses first
+    #[arg(long)]
+    no_probe: bool,
 }
 
 impl From<ChildAdd> for ChildSpec {
     fn from(add: ChildAdd) -> Self {
-        let ChildAdd { name, network, netns, ifname, mac, ip, route, trunk } = add;
-        Self { name, network, netns, ifname, mac, ip, route, trunk }
+        let ChildAdd { name, network, netns, ifname, mac, ip, route, trunk, no_probe } = add;
+        Self { name, network, netns, ifname, mac, ip, route, trunk, probe: !no_probe }
     }
 }
 
@@ -384,6 +439,7 @@ mod tests {
             "ip": ["10.0.0.9/24", "fd00::9/64"],
             "route": [{ "destination": "0.0.0.0/0", "gateway": "10.0.0.1" }],
             "trunk": "5-7",
+            "probe": true,
         });
         assert_eq!(sent, expected);
     }

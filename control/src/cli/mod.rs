@@ -75,7 +75,7 @@ async fn parent(client: &Client, output: Output, command: ParentCommand) -> anyh
 async fn network(client: &Client, output: Output, command: NetworkCommand) -> anyhow::Result<()> {
     match command {
         NetworkCommand::Create(create) => {
-            let answer = client.post("/v1/networks", &NetworkSpec::from(create)).await?;
+            let answer = client.post("/v1/networks", &NetworkSpec::try_from(create)?).await?;
             output.rows::<NetworkView>(answer)?;
         }
         NetworkCommand::Rm { name } => {

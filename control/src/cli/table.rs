@@ -45,7 +45,7 @@ impl Row for ParentView {
 
 impl Row for NetworkView {
     const HEADER: &'static [&'static str] =
-        &["NAME", "PARENT", "VLAN", "KIND", "MODE", "MTU", "CHILDREN"];
+        &["NAME", "PARENT", "VLAN", "KIND", "MODE", "MTU", "SUBNETS", "CHILDREN"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -55,6 +55,7 @@ impl Row for NetworkView {
             word(self.spec.kind),
             optional(self.mode_in_force.map(word)),
             optional(self.spec.mtu),
+            list(&self.spec.subnets.iter().map(|s| s.subnet).collect::<Vec<_>>()),
             self.children.len().to_string(),
         ]
     }
@@ -169,6 +170,10 @@ fn plain(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".into(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "-".into(),
+        Value::Object(fields) => {
+            let words = fields.iter().map(|(name, value)| format!("{name} {}", plain(value)));
+            if fields.is_empty() { "-".into() } else { words.collect::<Vec<_>>().join(", ") }
+        }
         other => other.to_string(),
     }
 }
@@ -208,8 +213,8 @@ mod tests {
 
     #[test]
     fn fields_have_a_line_for_each_item() {
-        let value = json!({"name": "web", "mtu": null, "ip": ["a", "b"], "children": [], "n": 3});
-        let text = "NAME       web\nMTU        -\nIP         a\n           b\nCHILDREN   -\nN          3\n";
+        let value = json!({"name": "web", "mtu": null, "ip": ["a", "b"], "children": [], "n": 3, "pools": [{"subnet": "s", "gateway": null}]});
+        let text = "NAME       web\nMTU        -\nIP         a\n           b\nCHILDREN   -\nN          3\nPOOLS      subnet s, gateway -\n";
         assert_eq!(fields(&value), text);
     }
 

@@ -1,13 +1,16 @@
 //! Values on the command line: text in, a checked value or the reason why not out.
 
-use std::path::{Path, absolute};
+use std::{
+    net::IpAddr,
+    path::{Path, absolute},
+};
 
 use ipnetwork::IpNetwork;
 
 use crate::{
     check,
     error::{Error, Result},
-    model::Mac,
+    model::{AskedIp, Mac},
 };
 
 /// Text that passes `check`.
@@ -35,17 +38,31 @@ pub(super) fn station(text: &str) -> Result<Mac> {
     check::station(mac).map(|()| mac)
 }
 
-/// An address with a prefix length: without one it would stand alone in its subnet, which is
-/// hardly ever meant.
-pub(super) fn cidr(text: &str) -> Result<IpNetwork> {
+/// An address that a child asks for.
+pub(super) fn asked_ip(text: &str) -> Result<AskedIp> {
+    let asked: AskedIp = text.parse()?;
+    check::address(asked.ip).map(|()| asked)
+}
+
+/// A subnet, or a part of one.
+pub(super) fn subnet(text: &str) -> Result<IpNetwork> {
     let bad = || {
-        Error::invalid(format!(
-            "\"{text}\" is not an address with a prefix length; write 192.168.50.9/24 or fd00:50::9/64"
-        ))
+        Error::invalid(format!("\"{text}\" is not a subnet; write 192.168.50.0/24 or fd00:50::/64"))
     };
     let (_, _) = text.split_once('/').ok_or_else(bad)?;
-    let ip = text.parse().map_err(|_| bad())?;
-    check::address(ip).map(|()| ip)
+    text.parse().map_err(|_| bad())
+}
+
+/// An address that is kept back, after the name of who has it.
+pub(super) fn aux_address(text: &str) -> Result<(String, IpAddr)> {
+    let bad = || {
+        Error::invalid(format!(
+            "\"{text}\" is not an address with a name; write NAME=IP, as in router=192.168.50.2"
+        ))
+    };
+    let (name, ip) = text.split_once('=').ok_or_else(bad)?;
+    check::name(name)?;
+    Ok((name.to_owned(), ip.parse().map_err(|_| bad())?))
 }
 
 /// A network namespace, in words that mean the same to the daemon: paths are made absolute, and
@@ -74,12 +91,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_need_a_prefix_length() {
-        for good in ["192.168.50.9/24", "fd00::9/64", "10.0.0.1/32"] {
-            assert_eq!(cidr(good).unwrap().to_string(), good);
+    fn addresses_have_a_prefix_length_or_none() {
+        for good in ["192.168.50.9/24", "fd00::9/64", "10.0.0.1/32", "192.168.50.9", "fd00::9"] {
+            assert_eq!(asked_ip(good).unwrap().to_string(), good);
         }
-        for bad in ["192.168.50.9", "192.168.50/24", "192.168.50.9/33", "fd00::/129", "", "/"] {
-            assert!(cidr(bad).is_err(), "{bad}");
+        for bad in ["192.168.50/24", "192.168.50.9/33", "fd00::/129", "", "/", "224.0.0.1"] {
+            assert!(asked_ip(bad).is_err(), "{bad}");
+        }
+        for bad in ["192.168.50.0", "192.168.50/24", "192.168.50.0/33", ""] {
+            assert!(subnet(bad).is_err(), "{bad}");
+        }
+        assert_eq!(aux_address("a=10.0.0.1").unwrap().0, "a");
+        for bad in ["10.0.0.1", "=10.0.0.1", "a=", "a=x", ""] {
+            assert!(aux_address(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,7 +1,5 @@
 //! What is refused because of what is there.
 
-use ipnetwork::IpNetwork;
-
 use super::state::State;
 use crate::{
     error::{Error, Result},
@@ -22,9 +20,6 @@ impl State {
         }
         if let Some(trunk) = &spec.trunk {
             self.check_trunk(trunk, &network)?;
-        }
-        for address in &spec.ip {
-            self.check_address(*address, &network)?;
         }
         Ok(network)
     }
@@ -90,23 +85,6 @@ impl State {
                 network.parent
             ))),
             _ => Ok(()),
-        }
-    }
-
-    fn check_address(&self, address: IpNetwork, network: &NetworkSpec) -> Result<()> {
-        let ip = address.ip();
-        let segment = |name: &str| self.network(name).ok().map(|n| (n.parent.as_str(), n.vlan));
-        let owner = self.children.iter().find(|(_, child)| {
-            let spec = &child.record.value.spec;
-            spec.ip.iter().any(|other| other.ip() == ip)
-                && segment(&spec.network) == Some((network.parent.as_str(), network.vlan))
-        });
-        match owner {
-            Some((name, child)) => Err(Error::conflict(format!(
-                "{ip} is already used by child \"{name}\" (network {}); pick another --ip or leave it out",
-                child.record.value.spec.network
-            ))),
-            None => Ok(()),
         }
     }
 }

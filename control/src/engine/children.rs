@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use super::{
     audit::check_bpffs,
+    leases::{now, routes},
     state::{Child, ChildRecord, Live, State},
 };
 use crate::{
@@ -56,13 +57,12 @@ impl State {
             .map(|(name, _)| name.as_str())
     }
 
-    /// Makes a child.
-    pub(crate) async fn child_add(&mut self, spec: ChildSpec) -> Result<()> {
-        let name = spec.name.clone();
-        self.child_create(spec).await.doing(|| format!("cannot create child \"{name}\""))
-    }
-
-    async fn child_create(&mut self, spec: ChildSpec) -> Result<()> {
+    /// Makes a child with these addresses, which are held for it.
+    pub(crate) async fn child_create(
+        &mut self,
+        spec: ChildSpec,
+        addresses: Vec<IpNetwork>,
+    ) -> Result<()> {
         let name = spec.name.clone();
         let network = self.check_child(&spec)?;
         let netns = Netns::open(&spec.netns)?;
@@ -88,6 +88,8 @@ impl State {
             proof: netns.proof()?,
             built: false,
             removing: false,
+            addresses,
+            since: now(),
             spec,
         };
         let key = format!("{}{name}", store::CHILDREN);
@@ -136,7 +138,7 @@ impl State {
         }
         self.sync_modes(&parent).await;
         self.sync_tables(&parent)?;
-        for address in &record.spec.ip {
+        for address in &record.addresses {
             let doing = || format!("cannot give {ifname} the address {address}");
             inside.add_address(ifindex, *address).await.doing(doing)?;
             failpoint!("link.address");
@@ -148,14 +150,14 @@ impl State {
         }
         inside.set_up(ifindex, &alias).await.doing(|| format!("cannot bring {ifname} up"))?;
         failpoint!("link.up");
-        for route in &record.spec.route {
+        for route in &routes(&record, &network) {
             let doing = || format!("cannot give {ifname} the route to {}", route.destination);
             let unreachable = "its gateway has to be in the subnet of one of the child's addresses";
             let added = inside.add_route(ifindex, route).await;
             added.map_err(|e| e.way_out(Errno::ENETUNREACH, unreachable)).doing(doing)?;
             failpoint!("link.route");
         }
-        let addresses: Vec<IpAddr> = record.spec.ip.iter().map(IpNetwork::ip).collect();
+        let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNetwork::ip).collect();
         if !addresses.is_empty() {
             match netns.inside(|| announce::announce(ifindex, mac, &addresses))? {
                 Ok(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
@@ -309,6 +311,7 @@ impl State {
             self.netlink.delete(link.index).await.doing(doing)?;
         }
         self.release(name).await?;
+        self.give_back(&record).await?;
         self.forget_child(name).await?;
         self.sync_tables(&record.parent)?;
         self.sync_modes(&record.parent).await;

@@ -7,7 +7,9 @@ mod adopt;
 mod audit;
 mod checks;
 mod children;
+mod conflicts;
 mod follow;
+mod leases;
 mod networks;
 mod parents;
 mod state;
@@ -28,7 +30,7 @@ use self::{
 };
 use crate::{
     dataplane::pinned_parents,
-    error::{Error, Result},
+    error::{Context, Error, Result},
     kernel,
     model::{
         ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
@@ -169,7 +171,11 @@ impl Engine {
     /// Makes a child.
     pub(crate) async fn child_add(&self, spec: ChildSpec) -> Result<ChildView> {
         let name = spec.name.clone();
-        self.state.lock().await.child_add(spec).await?;
+        let doing = || format!("cannot create child \"{name}\"");
+        let held = self.hold(&spec).await.doing(doing)?;
+        let addresses = held.addresses.clone();
+        self.state.lock().await.child_create(spec, addresses).await.doing(doing)?;
+        drop(held);
         self.child(&name).await
     }
 
@@ -211,6 +217,9 @@ impl State {
 
     /// One pass of the control loop. What fails is noted, and tried again with the next pass.
     async fn reconcile(&mut self) {
+        if let Err(e) = self.prune_quarantine().await {
+            tracing::warn!("cannot forget addresses whose quarantine is over: {e}");
+        }
         let parents: Vec<String> = self.parents.keys().cloned().collect();
         for iface in parents {
             let done = self.reconcile_parent(&iface).await;

@@ -64,6 +64,7 @@ impl State {
                 "an MTU of {wanted} is more than {most}, the MTU of {iface}; raise that one first, or take less"
             )));
         }
+        self.check_subnets(spec)?;
         if spec.kind == Kind::Veth {
             return Ok(());
         }
@@ -117,6 +118,7 @@ impl State {
                 children.join(", ")
             )));
         }
+        self.forget_quarantine(name).await?;
         if let Some(network) = self.networks.get(name) {
             let key = format!("{}{name}", store::NETWORKS);
             self.store.delete_if(&key, network.revision).await?;

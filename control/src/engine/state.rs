@@ -9,9 +9,14 @@ use std::{
 };
 
 use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
+use super::{
+    Settings,
+    conflicts::{Asking, Conflicts},
+    leases::{self, Quarantine},
+};
 use crate::{
     dataplane::{Dataplane, TcKind, XdpIn},
     error::{Error, Result},
@@ -52,6 +57,12 @@ pub(crate) struct ChildRecord {
     /// It is being removed: whoever finds it so goes on.
     #[serde(default)]
     pub(crate) removing: bool,
+    /// Its addresses: those that it asked for, and those that it got.
+    #[serde(default)]
+    pub(crate) addresses: Vec<IpNetwork>,
+    /// When it was made, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) since: u64,
 }
 
 impl ChildRecord {
@@ -225,6 +236,12 @@ pub(crate) struct State {
     pub(crate) parents: BTreeMap<String, Parent>,
     pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
     pub(crate) children: BTreeMap<String, Child>,
+    /// Addresses that were given back.
+    pub(crate) quarantine: Quarantine,
+    /// Addresses that the LAN is asked for just now.
+    pub(crate) asking: Asking,
+    /// Addresses that somebody on the LAN has.
+    pub(crate) conflicts: Conflicts,
     /// Wakes the control loop; given to those who wait for a parent's events.
     pub(crate) kick: Arc<tokio::sync::Notify>,
 }
@@ -246,6 +263,9 @@ impl State {
                 .into_iter()
                 .map(|(k, record)| (k, Child { record, live: None, suspect: true }))
                 .collect(),
+            quarantine: leases::read(&store).await?,
+            asking: Asking::default(),
+            conflicts: Conflicts::new(),
             kick: Arc::default(),
             bpffs: settings.bpffs,
             store,

@@ -57,6 +57,10 @@ impl State {
         Ok(NetworkView {
             mode_in_force: self.mode_in_force(&spec),
             children: self.children_in(name).map(String::from).collect(),
+            pools: self.pool_views(&spec),
+            leases: self.lease_views(name),
+            quarantined: self.quarantine_views(name),
+            conflicts: self.conflict_views(name),
             spec,
         })
     }
@@ -86,7 +90,7 @@ impl State {
             ifname: Some(live.map_or_else(|| record.spec.ifname.clone(), |l| l.ifname.clone())),
             ifindex: live.map(|live| live.ifindex),
             mac: live.map(|live| live.mac).or(record.mac).unwrap_or(Mac([0; 6])),
-            ip: record.spec.ip.clone(),
+            ip: record.addresses.clone(),
             mtu: live.and_then(|live| live.mtu),
             port: Some(record.port),
             state: state_name(live.map(|live| live.up), "gone"),

@@ -1,0 +1,135 @@
+//! Addresses that are held while the LAN is asked for them, and those that others have there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ipnetwork::IpNetwork;
+
+use super::{Engine, leases::now, state::State};
+use crate::{
+    error::{Error, Result},
+    model::{ChildSpec, ConflictView, Mac, NetworkSpec},
+    probe::{self, Claim, Place},
+};
+
+/// How long an address that somebody has is not asked for again, in seconds: as long as a wrong
+/// machine may be on the LAN before somebody notices.
+const HELD_BY_OTHERS: u64 = 600;
+
+/// The same for one that somebody has asked for at the same moment: they have it by then, or not.
+const ASKED_FOR_BY_OTHERS: u64 = 5;
+
+/// The addresses that are asked for just now, by parent and VLAN.
+pub(crate) type Asking = Arc<Mutex<BTreeSet<(String, u16, IpAddr)>>>;
+
+/// Addresses that somebody on the LAN has, by network: who, and until when that is believed.
+pub(crate) type Conflicts = BTreeMap<(String, IpAddr), (Mac, u64)>;
+
+/// The addresses of a child to be: nobody else gets them as long as this lives.
+pub(crate) struct Held {
+    /// With the prefix lengths of their subnets.
+    pub(crate) addresses: Vec<IpNetwork>,
+    network: NetworkSpec,
+    asking: Asking,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in &self.addresses {
+            asking.remove(&(self.network.parent.clone(), self.network.vlan, address.ip()));
+        }
+    }
+}
+
+impl Engine {
+    /// Finds addresses for a child to be, and asks the LAN whether somebody has them. Others may do
+    /// the same meanwhile.
+    pub(super) async fn hold(&self, spec: &ChildSpec) -> Result<Held> {
+        loop {
+            let (held, place) = {
+                let state = self.state.lock().await;
+                let network = state.check_child(spec)?;
+                let place = state.place_to_ask(spec, &network);
+                (state.hold(spec, network)?, place)
+            };
+            let ips: Vec<IpAddr> = held.addresses.iter().map(IpNetwork::ip).collect();
+            let Some(place) = place.filter(|_| !ips.is_empty()) else { return Ok(held) };
+            let interval = Duration::from_millis(held.network.probe_interval.into());
+            let asked = tokio::task::spawn_blocking(move || probe::probe(place, &ips, interval));
+            let claims = asked.await.map_err(|e| Error::failed(e.to_string()))??;
+            if claims.is_empty() {
+                return Ok(held);
+            }
+            let mut state = self.state.lock().await;
+            for (ip, claim) in &claims {
+                state.note_conflict(&held.network, *ip, *claim);
+            }
+            drop(state);
+            let wanted = claims.iter().find(|(ip, _)| spec.ip.iter().any(|asked| asked.ip == **ip));
+            if let Some((ip, claim)) = wanted {
+                return Err(Error::conflict(format!(
+                    "{ip} is already used on the LAN by {}; pick another --ip or leave it out",
+                    claim.mac
+                )));
+            }
+            // Two that ask at the same moment must not go on to the next address at the same moment.
+            let pause = u64::from(std::process::id()) ^ now().wrapping_mul(0x9e37);
+            tokio::time::sleep(Duration::from_millis(pause % 40)).await;
+        }
+    }
+}
+
+impl State {
+    /// Where the LAN is asked for the addresses of a child; nowhere if nobody wants that, or cannot.
+    fn place_to_ask(&self, spec: &ChildSpec, network: &NetworkSpec) -> Option<Place> {
+        let wanted = spec.probe && network.probe && !network.subnets.is_empty();
+        let link = self.parent(&network.parent).ok()?.link.as_ref()?;
+        let place = Place { ifindex: link.index, mac: link.mac?, vlan: network.vlan };
+        (wanted && spec.trunk.is_none() && link.up).then_some(place)
+    }
+
+    fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {
+        let addresses = self.grant(spec, &network)?;
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in &addresses {
+            asking.insert((network.parent.clone(), network.vlan, address.ip()));
+        }
+        drop(asking);
+        Ok(Held { addresses, network, asking: self.asking.clone() })
+    }
+
+    /// The addresses that are asked for just now in a network's VLAN.
+    pub(super) fn asked_for(&self, network: &NetworkSpec) -> Vec<IpAddr> {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside =
+            asking.iter().filter(|(p, vlan, _)| *p == network.parent && *vlan == network.vlan);
+        beside.map(|(_, _, ip)| *ip).collect()
+    }
+
+    fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {
+        if has {
+            tracing::warn!(network = network.name, %ip, %mac, "somebody on the LAN has an address of this network");
+        } else {
+            tracing::info!(network = network.name, %ip, %mac, "somebody on the LAN asks for the same address");
+        }
+        let until = now() + if has { HELD_BY_OTHERS } else { ASKED_FOR_BY_OTHERS };
+        let now = now();
+        self.conflicts.retain(|_, (_, until)| *until > now);
+        self.conflicts.insert((network.name.clone(), ip), (mac, until));
+    }
+
+    /// The addresses of a network that somebody on the LAN has, as far as is known.
+    pub(super) fn conflict_views(&self, network: &str) -> Vec<ConflictView> {
+        let now = now();
+        let of_network =
+            self.conflicts.iter().filter(|((of, _), (_, until))| of == network && *until > now);
+        of_network
+            .map(|((_, ip), (mac, until))| ConflictView { ip: *ip, mac: *mac, until: *until })
+            .collect()
+    }
+}
