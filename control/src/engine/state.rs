@@ -66,6 +66,16 @@ pub(crate) struct ChildRecord {
 }
 
 impl ChildRecord {
+    /// A record of before networks had subnets names its addresses only where they were asked for.
+    fn with_addresses(mut self) -> Self {
+        if self.addresses.is_empty() {
+            let asked = self.spec.ip.iter();
+            let full = asked.filter_map(|asked| IpNetwork::new(asked.ip, asked.prefix?).ok());
+            self.addresses = full.collect();
+        }
+        self
+    }
+
     /// Its namespace, if that is still there. A name stands for whatever has it now; a process
     /// stands for the namespace that it had. Either may live on without its name.
     pub(crate) fn open_netns(&self) -> Option<Netns> {
@@ -261,7 +271,10 @@ impl State {
             networks: networks.into_iter().collect(),
             children: children
                 .into_iter()
-                .map(|(k, record)| (k, Child { record, live: None, suspect: true }))
+                .map(|(k, Versioned { value, revision })| {
+                    let record = Versioned { value: value.with_addresses(), revision };
+                    (k, Child { record, live: None, suspect: true })
+                })
                 .collect(),
             quarantine: leases::read(&store).await?,
             asking: Asking::default(),
@@ -352,5 +365,26 @@ impl State {
                 self.store.put_as(&key, &parent.record.value, expected).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_before_networks_had_subnets_keeps_its_addresses() {
+        let record: ChildRecord = serde_json::from_value(serde_json::json!({
+            "spec": {
+                "name": "web", "network": "lan", "netns": "red", "ifname": "eth0", "mac": null,
+                "ip": ["192.168.50.9/24", "fd00:50::9/64"], "route": [], "trunk": null,
+            },
+            "parent": "eth0", "mac": "02:00:5e:00:53:01", "port": 2, "netns": "/run/netns/red",
+            "proof": { "cookie": 7, "boot": "b" }, "built": true,
+        }))
+        .unwrap();
+        let addresses: Vec<String> =
+            record.with_addresses().addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["192.168.50.9/24", "fd00:50::9/64"]);
     }
 }
