@@ -25,6 +25,7 @@ pub mod mount;
 pub mod netns;
 pub mod process;
 pub mod program;
+pub mod site;
 pub mod stranger;
 pub mod tap;
 pub mod tcp;

@@ -1,104 +1,41 @@
 //! Programs of others beside ours, and others who take ours away.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use dataplane_common::abi;
 use serde_json::Value;
 use tests::{
     daemon::{Daemon, Setup},
-    eventually, kernel,
-    netns::Netns,
-    process,
-    program::layout,
+    eventually, kernel, process,
+    site::{SOON, Site, v4},
     stranger::{Hook, Stranger},
     topology::{Lan, PARENT},
-    traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
+    traffic::{Ping, assert_does_not_reach, assert_reaches},
 };
 
-/// The control loop looks once a second, and at maps once in five.
-const SOON: Duration = Duration::from_secs(10);
 const OFTEN: Duration = Duration::from_millis(10);
 
-fn v4(last: u8) -> Ipv4Addr {
-    [192, 168, 50, last].into()
+/// A furnished host, its daemon started with these arguments.
+fn site(arguments: &[&str]) -> Site {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start_with(&lan.hosts[0].ns, arguments);
+    Site::furnish(lan, daemon)
 }
 
-/// A host with a macvlan child (.101), a veth child (.102), and a macvlan child in VLAN 10 (.103).
-struct Site {
-    children: [Netns; 3],
-    daemon: Daemon,
-    lan: Lan,
+fn link(site: &Site, name: &str) -> PathBuf {
+    site.pin("links").join(name)
 }
 
-impl Site {
-    fn new(arguments: &[&str]) -> Self {
-        let lan = Lan::new(1);
-        let daemon = Daemon::start_with(&lan.hosts[0].ns, arguments);
-        Self::furnish(lan, daemon)
-    }
+/// The kernel's ID of a link, by which its successor is told from it.
+fn link_id(site: &Site, name: &str) -> Option<u64> {
+    let mut bpftool = Command::new("bpftool");
+    let shown = bpftool.args(["-j", "link", "show", "pinned"]).arg(link(site, name)).output();
+    let link: Value = serde_json::from_slice(&shown.ok()?.stdout).ok()?;
+    link["id"].as_u64()
+}
 
-    fn furnish(lan: Lan, daemon: Daemon) -> Self {
-        let children = [lan.namespace(), lan.namespace(), lan.namespace()];
-        daemon.network("lan", 0, "macvlan");
-        daemon.network("lanv", 0, "veth");
-        daemon.network("lan10", 10, "macvlan");
-        for (n, (name, network)) in [("m", "lan"), ("v", "lanv"), ("t", "lan10")].iter().enumerate()
-        {
-            daemon.child(name, network, &children[n], &format!("192.168.50.10{}/24", n + 1));
-        }
-        Self { children, daemon, lan }
-    }
-
-    fn host(&self) -> &Netns {
-        &self.lan.hosts[0].ns
-    }
-
-    #[track_caller]
-    fn assert_works(&self) {
-        assert_reaches(self.host(), v4(101));
-        assert_reaches(self.host(), v4(102));
-        assert_reaches(&self.children[0], v4(102));
-        assert_reaches(&self.children[1], self.lan.router.ip);
-        assert_does_not_reach(&self.children[2], self.lan.router.ip);
-    }
-
-    /// Each of the programs that somebody may take away is needed for one of these.
-    #[track_caller]
-    fn works_soon(&self) {
-        for (from, to) in [
-            (self.host(), v4(101)),
-            (self.host(), v4(102)),
-            (&self.children[0], v4(102)),
-            (&self.children[1], self.lan.router.ip),
-        ] {
-            eventually(&format!("{} reaches {to}", from.name()), SOON, || {
-                ping(from, to, 1, OFTEN).is_clean()
-            });
-        }
-        self.assert_works();
-    }
-
-    fn pin(&self, name: &str) -> PathBuf {
-        self.daemon.bpffs().join("maclane").join(layout()).join(PARENT).join(name)
-    }
-
-    fn link(&self, name: &str) -> PathBuf {
-        self.pin("links").join(name)
-    }
-
-    /// The kernel's ID of a link, by which its successor is told from it.
-    fn link_id(&self, name: &str) -> Option<u64> {
-        let mut bpftool = Command::new("bpftool");
-        let shown = bpftool.args(["-j", "link", "show", "pinned"]).arg(self.link(name)).output();
-        let link: Value = serde_json::from_slice(&shown.ok()?.stdout).ok()?;
-        link["id"].as_u64()
-    }
-
-    fn detach(&self, link: &str) {
-        process::run(
-            Command::new("bpftool").args(["link", "detach", "pinned"]).arg(self.link(link)),
-        );
-    }
+fn detach(site: &Site, name: &str) {
+    process::run(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(link(site, name)));
 }
 
 fn skip_without_tcx() -> bool {
@@ -202,10 +139,10 @@ fn a_link_that_somebody_detaches_is_attached_again() {
     if skip_without_tcx() {
         return;
     }
-    let site = Site::new(&[]);
+    let site = site(&[]);
     site.assert_works();
     for link in ["ingress", "egress", "guard_2", "port_3"] {
-        site.detach(link);
+        detach(&site, link);
         site.works_soon();
     }
     assert_eq!(site.daemon.problems(), "[]");
@@ -214,7 +151,7 @@ fn a_link_that_somebody_detaches_is_attached_again() {
 
 #[test]
 fn filters_that_somebody_deletes_come_back() {
-    let site = Site::new(&["--tc", "clsact"]);
+    let site = site(&["--tc", "clsact"]);
     site.assert_works();
     for words in [
         &["tc", "filter", "del", "dev", PARENT, "ingress"][..],
@@ -245,15 +182,15 @@ fn filters_that_somebody_deletes_come_back() {
 
 #[test]
 fn xdp_that_somebody_takes_off_comes_back() {
-    let site = Site::new(&[]);
+    let site = site(&[]);
     site.daemon.run(&["parent", "add", PARENT, "--xdp", "generic"]);
     let off = site.host().exec(&["ip", "link", "set", "dev", PARENT, "xdpgeneric", "off"]);
     assert!(!off.status.success(), "the kernel keeps a link from being replaced");
-    let detached = site.link_id("xdp");
+    let detached = link_id(&site, "xdp");
     assert!(detached.is_some(), "XDP has a link");
-    site.detach("xdp");
+    detach(&site, "xdp");
     eventually("XDP is there again, by another link", SOON, || {
-        site.link_id("xdp").is_some_and(|id| Some(id) != detached)
+        link_id(&site, "xdp").is_some_and(|id| Some(id) != detached)
             && site.host().ip(&format!("link show {PARENT}")).contains("xdp")
     });
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "generic");
@@ -265,7 +202,7 @@ fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
     if skip_without_tcx() {
         return;
     }
-    let mut site = Site::new(&[]);
+    let mut site = site(&[]);
     let pings = [
         Ping::start(site.host(), v4(101), OFTEN),
         Ping::start(site.host(), v4(102), OFTEN),
@@ -296,7 +233,7 @@ fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
 
 #[test]
 fn entries_that_somebody_changes_are_put_right() {
-    let site = Site::new(&[]);
+    let site = site(&[]);
     let map = site.pin("maclane_fdb");
     let bpftool = |words: &[&str]| {
         process::run(

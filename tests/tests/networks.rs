@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,8 +11,10 @@ use serde_json::Value;
 use tests::{
     daemon::Daemon,
     eventually,
+    frames::{ARP, Frame},
     netns::Netns,
     patience,
+    tap::Tap,
     topology::{Lan, Options, PARENT},
     traffic::assert_reaches,
 };
@@ -309,6 +312,40 @@ fn an_address_that_somebody_on_the_lan_has_is_not_given_out() {
     assert!(!netns.has("eth0"));
     // Whoever does not ask is not told.
     daemon.child_with("two", "lan", &netns, &["--ip", "10.7.0.2", "--no-probe"]);
+}
+
+#[test]
+fn a_machine_that_answers_for_every_address_is_named() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    create(&daemon, "lan", "--subnet 10.7.0.0/16 --gateway none --probe-interval 100");
+    let (router, own) = (Tap::open(&lan.router.ns, PARENT), lan.router.mac);
+    let goes_on = AtomicBool::new(true);
+    let answer = || {
+        while goes_on.load(Ordering::Relaxed) {
+            let Some(frame) = router.next(Instant::now() + Duration::from_millis(20)) else {
+                continue;
+            };
+            if frame.ethertype == ARP && frame.payload[7] == 1 {
+                let (asker, target) = (&frame.payload[8..18], &frame.payload[24..28]);
+                let payload = [&[0, 1, 8, 0, 6, 4, 0, 2], &own.0[..], target, asker].concat();
+                router.send(&Frame { destination: frame.source, source: own, payload, ..frame });
+            }
+        }
+    };
+    let ns = lan.namespace();
+    let base = ["child", "add", "one", "--network", "lan", "--netns", ns.name()];
+    let (code, message) = std::thread::scope(|scope| {
+        scope.spawn(answer);
+        let failed = daemon.fail(&base);
+        goes_on.store(false, Ordering::Relaxed);
+        failed
+    });
+    assert_eq!(code, 1, "{message}");
+    assert!(message.contains("64 addresses in a row are used by others"), "{message}");
+    assert!(message.contains(&lan.router.mac.to_string()), "{message}");
+    assert!(message.contains("proxy ARP") && !ns.has("eth0"), "{message}");
+    daemon.run(&[&base[..], &["--no-probe"]].concat());
 }
 
 #[test]

@@ -1,108 +1,69 @@
 //! What may happen to a parent, and to what the daemon hears of it.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use tests::{
     daemon::Daemon,
     eventually,
     mac::Mac,
-    netns::Netns,
+    site::{SOON, Site, v4},
     topology::{Lan, PARENT},
-    traffic::{assert_does_not_reach, assert_reaches, ping},
+    traffic::assert_reaches,
 };
 
-const SOON: Duration = Duration::from_secs(10);
-const OFTEN: Duration = Duration::from_millis(10);
-
-fn v4(last: u8) -> Ipv4Addr {
-    [192, 168, 50, last].into()
+fn begin() -> Site {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    Site::furnish(lan, daemon)
 }
 
-/// A host with a macvlan child (.101), a veth child (.102), and a macvlan child in VLAN 10 (.103).
-struct Site {
-    children: [Netns; 3],
-    daemon: Daemon,
-    lan: Lan,
+fn state(site: &Site, child: &str) -> String {
+    site.daemon.inspect(child)["state"].as_str().unwrap_or_default().to_owned()
 }
 
-impl Site {
-    fn new() -> Self {
-        let lan = Lan::new(1);
-        let daemon = Daemon::start(&lan.hosts[0].ns);
-        let children = [lan.namespace(), lan.namespace(), lan.namespace()];
-        daemon.network("lan", 0, "macvlan");
-        daemon.network("lanv", 0, "veth");
-        daemon.network("lan10", 10, "macvlan");
-        for (n, (name, network)) in [("m", "lan"), ("v", "lanv"), ("t", "lan10")].iter().enumerate()
-        {
-            daemon.child(name, network, &children[n], &format!("192.168.50.10{}/24", n + 1));
-        }
-        Self { children, daemon, lan }
-    }
-
-    fn host(&self) -> &Netns {
-        &self.lan.hosts[0].ns
-    }
-
-    fn state(&self, child: &str) -> String {
-        self.daemon.inspect(child)["state"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// Everything works again, and nothing is wrong.
-    #[track_caller]
-    fn works_soon(&self) {
-        for (from, to) in [
-            (self.host(), v4(101)),
-            (self.host(), v4(102)),
-            (&self.children[0], v4(102)),
-            (&self.children[1], self.lan.router.ip),
-            (&self.lan.router.ns, v4(101)),
-        ] {
-            eventually(&format!("{} reaches {to}", from.name()), SOON, || {
-                ping(from, to, 1, OFTEN).is_clean()
-            });
-        }
-        assert_does_not_reach(&self.children[2], self.lan.router.ip);
-        eventually("no problem is shown", SOON, || self.daemon.problems() == "[]");
-    }
+/// Everything works again, and nothing is wrong.
+#[track_caller]
+fn recovers(site: &Site) {
+    site.works_soon();
+    eventually("no problem is shown", SOON, || site.daemon.problems() == "[]");
 }
 
 #[test]
 fn a_parent_that_flaps_serves_its_children_again() {
-    let site = Site::new();
+    let site = begin();
     let before = site.daemon.json(&["fdb", "ls"]);
     for _ in 0..30 {
         site.host().down(PARENT);
         site.host().up(PARENT);
     }
-    site.works_soon();
+    recovers(&site);
     assert_eq!(site.daemon.json(&["fdb", "ls"]), before);
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["state"], "up");
 }
 
 #[test]
 fn a_parent_that_comes_and_goes_gets_its_children_back_each_time() {
-    let site = Site::new();
+    let site = begin();
     for round in 0..3 {
         site.host().delete(PARENT);
         if round != 1 {
             eventually("it is shown", SOON, || site.daemon.problems().contains("no interface"));
-            assert_eq!(site.state("m"), "gone");
+            assert_eq!(state(&site, "m"), "gone");
         }
         let port = format!("again{round}");
         site.host().veth(PARENT, &site.lan.wire, &port);
         site.lan.wire.enslave(&port, "wire");
         site.host().address(PARENT, "192.168.50.10/24");
         eventually("the children are up", SOON, || {
-            ["m", "v", "t"].iter().all(|child| site.state(child) == "up")
+            ["m", "v", "t"].iter().all(|child| state(&site, child) == "up")
         });
-        site.works_soon();
+        recovers(&site);
     }
 }
 
 #[test]
 fn a_parent_in_another_namespace_is_missing_and_has_no_program_of_ours() {
-    let mut site = Site::new();
+    let mut site = begin();
     let away = site.lan.namespace();
     for restarted in [false, true] {
         if restarted {
@@ -114,7 +75,7 @@ fn a_parent_in_another_namespace_is_missing_and_has_no_program_of_ours() {
         }
         eventually("it is shown", SOON, || site.daemon.problems().contains("no interface"));
         assert_eq!(site.daemon.json(&["parent", "show", PARENT])["state"], "missing");
-        assert_eq!(site.state("m"), "gone");
+        assert_eq!(state(&site, "m"), "gone");
         // Its programs would send frames to the interfaces of another namespace.
         away.up(PARENT);
         let programs = tests::stranger::programs_on(&away, PARENT);
@@ -125,13 +86,13 @@ fn a_parent_in_another_namespace_is_missing_and_has_no_program_of_ours() {
         if !addresses.contains("192.168.50.10/24") {
             site.host().address(PARENT, "192.168.50.10/24");
         }
-        site.works_soon();
+        recovers(&site);
     }
 }
 
 #[test]
 fn children_larger_than_their_parent_are_a_problem_until_they_fit() {
-    let site = Site::new();
+    let site = begin();
     site.host().ip(&format!("link set {PARENT} mtu 1400"));
     // The kernel lowers that of macvlan children by itself.
     eventually("it is shown", SOON, || {
@@ -143,14 +104,14 @@ fn children_larger_than_their_parent_are_a_problem_until_they_fit() {
     assert_eq!(site.daemon.inspect("m")["mtu"], 1400);
     assert_reaches(site.host(), v4(102));
     site.children[1].ip("link set eth0 mtu 1400");
-    site.works_soon();
+    recovers(&site);
     site.host().ip(&format!("link set {PARENT} mtu 1500"));
-    site.works_soon();
+    recovers(&site);
 }
 
 #[test]
 fn changes_that_nobody_could_tell_are_found() {
-    let site = Site::new();
+    let site = begin();
     let busy = site.lan.namespace();
     // It is followed from here on, so that its events fill the socket, too.
     site.daemon.child("busy", "lan", &busy, "192.168.50.104/24");
@@ -178,5 +139,5 @@ fn changes_that_nobody_could_tell_are_found() {
     });
     assert!(site.daemon.log().contains("more to tell than there was room for"), "nothing was lost");
     thread::sleep(Duration::from_millis(10));
-    site.works_soon();
+    recovers(&site);
 }

@@ -1,7 +1,7 @@
 //! What a daemon finds at its start, or loses under it: the pins of another version, programs that
 //! are attached another way, a kernel that does not take a program, no BPF file system.
 
-use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use tests::{
@@ -10,79 +10,40 @@ use tests::{
     failpoints::{self, Failpoints},
     kernel,
     mount::Mount,
-    netns::Netns,
     process,
     program::layout,
+    site::{SOON, Site, v4},
     topology::{Lan, Options, PARENT},
-    traffic::{Ping, assert_does_not_reach, assert_reaches, ping},
+    traffic::{Ping, assert_reaches, ping},
 };
 
-const SOON: Duration = Duration::from_secs(10);
 const OFTEN: Duration = Duration::from_millis(2);
 
-fn v4(last: u8) -> Ipv4Addr {
-    [192, 168, 50, last].into()
+fn begin(setup: Setup<'_>) -> Site {
+    // With offload, XDP would leave untagged frames to TC, and say so.
+    let lan = Lan::with(Options { vlan_offload: false, ..Options::default() });
+    let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
+    Site::furnish(lan, daemon)
 }
 
-/// A host with a macvlan child (.101), a veth child (.102), and a macvlan child in VLAN 10 (.103).
-struct Site {
-    children: [Netns; 3],
-    daemon: Daemon,
-    lan: Lan,
+fn pings(site: &Site) -> [Ping; 4] {
+    [
+        Ping::start(site.host(), v4(101), OFTEN),
+        Ping::start(site.host(), v4(102), OFTEN),
+        Ping::start(&site.children[0], v4(102), OFTEN),
+        Ping::start(&site.children[1], site.lan.router.ip, OFTEN),
+    ]
 }
 
-impl Site {
-    fn new(setup: Setup<'_>) -> Self {
-        // With offload, XDP would leave untagged frames to TC, and say so.
-        let lan = Lan::with(Options { vlan_offload: false, ..Options::default() });
-        let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
-        Self::furnish(lan, daemon)
-    }
-
-    fn furnish(lan: Lan, daemon: Daemon) -> Self {
-        let children = [lan.namespace(), lan.namespace(), lan.namespace()];
-        daemon.network("lan", 0, "macvlan");
-        daemon.network("lanv", 0, "veth");
-        daemon.network("lan10", 10, "macvlan");
-        for (n, (name, network)) in [("m", "lan"), ("v", "lanv"), ("t", "lan10")].iter().enumerate()
-        {
-            daemon.child(name, network, &children[n], &format!("192.168.50.10{}/24", n + 1));
-        }
-        Self { children, daemon, lan }
-    }
-
-    fn host(&self) -> &Netns {
-        &self.lan.hosts[0].ns
-    }
-
-    #[track_caller]
-    fn assert_works(&self) {
-        assert_reaches(self.host(), v4(101));
-        assert_reaches(self.host(), v4(102));
-        assert_reaches(&self.children[0], v4(102));
-        assert_reaches(&self.children[1], self.lan.router.ip);
-        assert_does_not_reach(&self.children[2], self.lan.router.ip);
-    }
-
-    fn pings(&self) -> [Ping; 4] {
-        [
-            Ping::start(self.host(), v4(101), OFTEN),
-            Ping::start(self.host(), v4(102), OFTEN),
-            Ping::start(&self.children[0], v4(102), OFTEN),
-            Ping::start(&self.children[1], self.lan.router.ip, OFTEN),
-        ]
-    }
-
-    /// Programs of TC on the parent: by TCX, and as filters.
-    fn programs(&self) -> (usize, usize) {
-        let tcx = |hook| SchedClassifier::query_tcx(PARENT, hook).map_or(0, |(_, all)| all.len());
-        let tcx = || tcx(TcAttachType::Ingress) + tcx(TcAttachType::Egress);
-        let filters = |hook| {
-            let text = self.host().run(&["tc", "filter", "show", "dev", PARENT, hook]);
-            text.matches("handle 0x1").count()
-        };
-        (self.host().enter(tcx), filters("ingress") + filters("egress"))
-    }
+/// Programs of TC on the parent: by TCX, and as filters.
+fn programs_of(site: &Site) -> (usize, usize) {
+    let tcx = |hook| SchedClassifier::query_tcx(PARENT, hook).map_or(0, |(_, all)| all.len());
+    let tcx = || tcx(TcAttachType::Ingress) + tcx(TcAttachType::Egress);
+    let filters = |hook| {
+        let text = site.host().run(&["tc", "filter", "show", "dev", PARENT, hook]);
+        text.matches("handle 0x1").count()
+    };
+    (site.host().enter(tcx), filters("ingress") + filters("egress"))
 }
 
 #[track_caller]
@@ -112,12 +73,12 @@ fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
         eprintln!("skipped: this kernel has no TCX, whose links are taken over (Linux 6.6)");
         return;
     }
-    let mut site = Site::new(Setup::default());
+    let mut site = begin(Setup::default());
     site.daemon.run(&["parent", "add", PARENT, "--xdp", "native"]);
     eventually("the host reaches its child", SOON, || {
         ping(site.host(), v4(102), 1, OFTEN).is_clean()
     });
-    let pings = site.pings();
+    let pings = pings(&site);
     std::thread::sleep(Duration::from_millis(300));
     site.daemon.kill9();
     let root = site.daemon.bpffs().join("maclane");
@@ -130,7 +91,7 @@ fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
     std::thread::sleep(Duration::from_millis(300));
     assert_clean(pings);
     eventually("nothing of the old layout is left", SOON, || !root.join("v0").exists());
-    assert_eq!(site.programs(), (2, 0), "nothing is attached twice");
+    assert_eq!(programs_of(&site), (2, 0), "nothing is attached twice");
     assert_eq!(site.daemon.problems(), "[]");
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "native");
     site.assert_works();
@@ -147,13 +108,13 @@ fn another_way_of_attaching_replaces_the_first() {
         eprintln!("skipped: this kernel has no TCX, only clsact (Linux 6.6)");
         return;
     }
-    let mut site = Site::new(Setup { arguments: &["--tc", "tcx"], ..Setup::default() });
-    assert_eq!(site.programs(), (2, 0));
+    let mut site = begin(Setup { arguments: &["--tc", "tcx"], ..Setup::default() });
+    assert_eq!(programs_of(&site), (2, 0));
     for (tc, programs, identity) in [("clsact", (0, 2), "mac"), ("tcx", (2, 0), "guard")] {
         site.daemon.stop();
         site.daemon.set_arguments(&["--tc", tc]);
         site.daemon.launch();
-        eventually("one kind is left", SOON, || site.programs() == programs);
+        eventually("one kind is left", SOON, || programs_of(&site) == programs);
         eventually("identity follows", SOON, || site.daemon.inspect("m")["identity"] == identity);
         assert_eq!(site.daemon.problems(), "[]");
         eventually("the host reaches its child", SOON, || {
@@ -170,7 +131,7 @@ fn another_way_of_attaching_replaces_the_first() {
 fn a_kernel_that_does_not_take_xdp_is_served_by_tc() {
     let points = Failpoints::new();
     points.refuse(&["maclane_xdp"]);
-    let site = Site::new(Setup {
+    let site = begin(Setup {
         program: Some(failpoints::binary()),
         environment: Some(points.variable()),
         ..Setup::default()
@@ -194,7 +155,7 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
     }
     let points = Failpoints::new();
     points.refuse(&["maclane_guard"]);
-    let site = Site::new(Setup {
+    let site = begin(Setup {
         program: Some(failpoints::binary()),
         environment: Some(points.variable()),
         ..Setup::default()
@@ -235,7 +196,7 @@ fn a_bpf_file_system_that_is_unmounted_costs_no_frame_and_is_filled_again() {
     let setup = Setup { bpffs: Some(dir.path().to_owned()), ..Setup::default() };
     let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
     let mut site = Site::furnish(lan, daemon);
-    let pings = site.pings();
+    let pings = pings(&site);
     std::thread::sleep(Duration::from_millis(300));
     drop(bpffs);
     eventually("it is shown", SOON, || site.daemon.problems().contains("mount -t bpf"));

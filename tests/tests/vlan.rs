@@ -5,7 +5,7 @@ use std::time::Duration;
 use tests::{
     daemon::Daemon,
     eventually,
-    frames::{Frame, token},
+    frames::{Frame, IPV4, token},
     kernel,
     mac::Mac,
     netns::Netns,
@@ -15,7 +15,6 @@ use tests::{
     traffic::{assert_does_not_reach, assert_reaches},
 };
 
-const ETH_P_IP: u16 = 0x0800;
 const A_WHILE: Duration = Duration::from_millis(300);
 
 /// A child with a tap on it.
@@ -297,7 +296,7 @@ fn a_trunk_child_sees_its_vlans_tagged() {
         // A packet socket may tell the kernel that there is no tag.
         let disguised = token();
         let broadcast = Frame::new(trunk_mac, Mac::BROADCAST, &disguised).vlan(10);
-        trunk.send_disguised(&broadcast, ETH_P_IP);
+        trunk.send_disguised(&broadcast, IPV4);
         let got = access.with_token(&disguised, A_WHILE);
         assert_eq!(got.len(), 1, "{kind}: {got:?}");
         assert!(got[0].tags.is_empty(), "{kind}: {got:?}");

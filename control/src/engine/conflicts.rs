@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, Hasher, RandomState},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,6 +23,10 @@ const HELD_BY_OTHERS: u64 = 600;
 
 /// The same for one that somebody has asked for at the same moment: they have it by then, or not.
 const ASKED_FOR_BY_OTHERS: u64 = 5;
+
+/// How many addresses are tried for a child before somebody has to look: a machine that answers for
+/// all would keep it busy for as long as there are addresses.
+const TRIES: usize = 64;
 
 /// The addresses that are asked for just now, by parent and VLAN.
 pub(crate) type Asking = Arc<Mutex<BTreeSet<(String, u16, IpAddr)>>>;
@@ -50,7 +55,8 @@ impl Engine {
     /// Finds addresses for a child to be, and asks the LAN whether somebody has them. Others may do
     /// the same meanwhile.
     pub(super) async fn hold(&self, spec: &ChildSpec) -> Result<Held> {
-        loop {
+        let mut last = None;
+        for _ in 0..TRIES {
             let (held, place) = {
                 let state = self.state.lock().await;
                 let network = state.check_child(spec)?;
@@ -72,16 +78,32 @@ impl Engine {
             drop(state);
             let wanted = claims.iter().find(|(ip, _)| spec.ip.iter().any(|asked| asked.ip == **ip));
             if let Some((ip, claim)) = wanted {
-                return Err(Error::conflict(format!(
-                    "{ip} is already used on the LAN by {}; pick another --ip or leave it out",
-                    claim.mac
-                )));
+                let Claim { mac, has } = claim;
+                return Err(Error::conflict(if *has {
+                    format!(
+                        "{ip} is already used on the LAN by {mac}; pick another --ip or leave it out"
+                    )
+                } else {
+                    format!("{mac} asks the LAN for {ip} at this moment, too; try again")
+                }));
             }
-            // Two that ask at the same moment must not go on to the next address at the same moment.
-            let pause = u64::from(std::process::id()) ^ now().wrapping_mul(0x9e37);
-            tokio::time::sleep(Duration::from_millis(pause % 40)).await;
+            last = claims.into_iter().next();
+            tokio::time::sleep(pause()).await;
         }
+        let last = last.map_or_else(String::new, |(ip, claim)| {
+            format!(", {ip} by {} the last one", claim.mac)
+        });
+        Err(Error::conflict(format!(
+            "{TRIES} addresses in a row are used by others on the LAN{last}; if one machine answers for all \
+             of them (proxy ARP), use --no-probe, else an --ip-range that is free"
+        )))
     }
+}
+
+/// A moment of random length: two that ask at the same moment must not go on to the next address at
+/// the same moment.
+fn pause() -> Duration {
+    Duration::from_millis(RandomState::new().build_hasher().finish() % 40)
 }
 
 impl State {
@@ -117,9 +139,9 @@ impl State {
         } else {
             tracing::info!(network = network.name, %ip, %mac, "somebody on the LAN asks for the same address");
         }
-        let until = now() + if has { HELD_BY_OTHERS } else { ASKED_FOR_BY_OTHERS };
         let now = now();
         self.conflicts.retain(|_, (_, until)| *until > now);
+        let until = now + if has { HELD_BY_OTHERS } else { ASKED_FOR_BY_OTHERS };
         self.conflicts.insert((network.name.clone(), ip), (mac, until));
     }
 
