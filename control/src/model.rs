@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::{Error, Result},
-    subnet::SubnetSpec,
+    subnet::{Gateway, SubnetSpec},
 };
 
 /// The highest VLAN ID that may be used; 4095 is reserved (IEEE 802.1Q-2018, table 9-2).
@@ -101,6 +101,25 @@ pub(crate) enum Mode {
     Passthru,
 }
 
+/// In JSON these are the text that they are written and read as.
+macro_rules! as_text {
+    ($($type:ty),+) => {$(
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+
+as_text!(Mac, Trunk, AskedIp, Gateway);
+
 /// An Ethernet address, printed as `02:00:5e:00:53:01`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Mac(pub(crate) [u8; 6]);
@@ -150,18 +169,6 @@ impl FromStr for Mac {
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         if parts.next().is_some() { Err(bad()) } else { Ok(Self(mac)) }
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Mac {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -225,18 +232,6 @@ impl FromStr for Trunk {
         vlans.sort_unstable();
         vlans.dedup();
         Ok(Self::List(vlans))
-    }
-}
-
-impl Serialize for Trunk {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Trunk {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -416,7 +411,7 @@ pub(crate) struct PoolView {
     /// Who routes for it.
     #[schema(value_type = Option<String>)]
     pub(crate) gateway: Option<IpAddr>,
-    /// The addresses that children get, as `FIRST-LAST`.
+    /// The addresses that children get, as `FIRST to LAST`.
     pub(crate) range: String,
     /// How many these are, as a decimal number: they may be more than JSON's numbers can say.
     pub(crate) size: String,
@@ -496,18 +491,6 @@ impl FromStr for AskedIp {
             return Ok(Self { ip: network.ip(), prefix: Some(network.prefix()) });
         }
         Ok(Self { ip: text.parse().map_err(|_| bad())?, prefix: None })
-    }
-}
-
-impl Serialize for AskedIp {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for AskedIp {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -194,10 +194,18 @@ impl State {
             let other = self.network(&record.spec.network);
             other.is_ok_and(|o| o.parent == network.parent && o.vlan == network.vlan)
         };
+        self.addresses_where(beside)
+    }
+
+    /// The addresses of some children.
+    fn addresses_where<'a>(
+        &'a self,
+        wanted: impl Fn(&ChildRecord) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'a str, &'a ChildRecord, IpAddr)> {
         self.children
             .iter()
             .map(|(name, child)| (name.as_str(), &child.record.value))
-            .filter(move |(_, record)| beside(record))
+            .filter(move |(_, record)| wanted(record))
             .flat_map(|(name, record)| {
                 record.addresses.iter().map(move |address| (name, record, address.ip()))
             })
@@ -294,15 +302,11 @@ impl State {
         network.subnets.iter().map(view).collect()
     }
 
-    fn leases(&self, network: &str) -> impl Iterator<Item = (&str, &ChildRecord, IpAddr)> {
-        let of_network = move |record: &ChildRecord| record.spec.network == network;
-        self.children
-            .iter()
-            .map(|(name, child)| (name.as_str(), &child.record.value))
-            .filter(move |(_, record)| of_network(record))
-            .flat_map(|(name, record)| {
-                record.addresses.iter().map(move |address| (name, record, address.ip()))
-            })
+    fn leases<'a>(
+        &'a self,
+        network: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a ChildRecord, IpAddr)> {
+        self.addresses_where(move |record| record.spec.network == network)
     }
 
     /// The addresses of a network's children, in order.
