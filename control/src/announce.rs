@@ -6,20 +6,14 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use etherparse::{Icmpv6Type, PacketBuilder};
 use nix::{
     libc,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use crate::{
-    error::{Error, Result},
-    model::Mac,
-};
+use crate::{error::Result, model::Mac, neighbour};
 
-const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// Announces addresses from an interface of the calling thread's namespace. Returns the socket:
 /// closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`), which the caller
@@ -52,24 +46,15 @@ fn send(socket: i32, ifindex: u32, frame: &[u8]) -> Result<()> {
 
 /// An ARP request for one's own address, which is what every stack learns from.
 fn gratuitous_arp(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
-    let ethernet = [BROADCAST, mac.0].concat();
-    let ethernet_ipv4_request = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
-    let address = address.octets();
-    [&ethernet[..], &ethernet_ipv4_request, &mac.0, &address, &[0; 6], &address].concat()
+    neighbour::arp_request(mac, address, address)
 }
 
 /// To all nodes, with the override flag and the sender's MAC (RFC 4861, section 4.4).
 fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Result<Vec<u8>> {
     const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
-    let kind = Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [0x20, 0, 0, 0] };
     let body = [&address.octets()[..], &TARGET_LINK_LAYER_ADDRESS, &mac.0].concat();
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac.0, ALL_NODES_MAC)
-        .ipv6(address.octets(), ALL_NODES.octets(), 255)
-        .icmpv6(kind)
-        .write(&mut frame, &body)
-        .map_err(|e| Error::failed(format!("cannot build a neighbour advertisement: {e}")))?;
-    Ok(frame)
+    let kind = (neighbour::ADVERTISEMENT, [0x20, 0, 0, 0]);
+    neighbour::message(mac, (address, ALL_NODES), kind, &body)
 }
 
 #[cfg(test)]
@@ -85,7 +70,7 @@ mod tests {
         let frame = gratuitous_arp(MAC, Ipv4Addr::new(192, 168, 50, 9));
         assert_eq!(frame.len(), 42);
         assert_eq!(frame[28..32], frame[38..42], "sender and target are the same");
-        assert_eq!(frame[..6], BROADCAST);
+        assert_eq!(frame[..6], [0xff; 6]);
         assert_eq!(frame[22..28], MAC.0);
     }
 

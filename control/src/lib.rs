@@ -17,6 +17,7 @@ pub mod fuzz;
 mod kernel;
 mod log;
 mod model;
+mod neighbour;
 mod netlink;
 mod netns;
 mod probe;

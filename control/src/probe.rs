@@ -12,12 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etherparse::{Icmpv6Type, PacketBuilder};
-
 use self::socket::Socket;
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::Mac,
+    neighbour::{self, ADVERTISEMENT, SOLICITATION},
 };
 
 /// How often is asked, as RFC 5227 has it (`PROBE_NUM`).
@@ -28,10 +27,8 @@ const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const VLAN: u16 = 0x8100;
 
-/// `IPPROTO_ICMPV6`, and its messages (RFC 4861, section 4).
+/// `IPPROTO_ICMPV6` (`include/uapi/linux/in6.h`).
 const ICMPV6: u8 = 58;
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
 
 /// Where to ask.
 #[derive(Clone, Copy, Debug)]
@@ -96,23 +93,16 @@ fn question(place: Place, ip: IpAddr) -> Result<Vec<u8>> {
 
 /// A request with an empty sender address, which nobody's cache takes over (RFC 5227, section 1.1).
 fn arp_probe(mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
-    let header = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
-    [&[0xff; 6][..], &mac.0, &header, &mac.0, &[0; 4], &[0; 6], &ip.octets()].concat()
+    neighbour::arp_request(mac, Ipv4Addr::UNSPECIFIED, ip)
 }
 
 /// From the unspecified address to the target's solicited-node group (RFC 4862, section 5.4.2).
 fn solicitation(mac: Mac, ip: Ipv6Addr) -> Result<Vec<u8>> {
     let [.., a, b, c] = ip.octets();
-    let group =
-        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-    let kind = Icmpv6Type::Unknown { type_u8: SOLICITATION, code_u8: 0, bytes5to8: [0; 4] };
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac.0, [0x33, 0x33, 0xff, a, b, c])
-        .ipv6([0; 16], group.octets(), 255)
-        .icmpv6(kind)
-        .write(&mut frame, &ip.octets())
-        .map_err(|e| Error::failed(format!("cannot build a neighbour solicitation: {e}")))?;
-    Ok(frame)
+    let (high, low) = (0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low);
+    let kind = (SOLICITATION, [0; 4]);
+    neighbour::message(mac, (Ipv6Addr::UNSPECIFIED, group), kind, &ip.octets())
 }
 
 /// A frame that came in, without its tag.
