@@ -2,7 +2,7 @@
 //! neighbour advertisements (RFC 9131, section 6.1).
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -13,8 +13,6 @@ use nix::{
 
 use crate::{error::Result, model::Mac, neighbour};
 
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-
 /// Announces addresses from an interface of the calling thread's namespace. Returns the socket:
 /// closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`), which the caller
 /// may leave to somebody with time.
@@ -23,7 +21,7 @@ pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<O
     for address in addresses {
         let frame = match address {
             IpAddr::V4(address) => gratuitous_arp(mac, *address),
-            IpAddr::V6(address) => neighbour_advertisement(mac, *address)?,
+            IpAddr::V6(address) => neighbour::advertisement(mac, *address, true)?,
         };
         send(socket.as_raw_fd(), ifindex, &frame)?;
     }
@@ -49,14 +47,6 @@ fn gratuitous_arp(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     neighbour::arp_request(mac, address, address)
 }
 
-/// To all nodes, with the override flag and the sender's MAC (RFC 4861, section 4.4).
-fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Result<Vec<u8>> {
-    const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
-    let body = [&address.octets()[..], &TARGET_LINK_LAYER_ADDRESS, &mac.0].concat();
-    let kind = (neighbour::ADVERTISEMENT, [0x20, 0, 0, 0]);
-    neighbour::message(mac, (address, ALL_NODES), kind, &body)
-}
-
 #[cfg(test)]
 mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -76,8 +66,8 @@ mod tests {
 
     #[test]
     fn neighbour_advertisement_is_one_that_a_stack_accepts() {
-        let address: Ipv6Addr = "fd00::9".parse().unwrap();
-        let frame = neighbour_advertisement(MAC, address).unwrap();
+        let address: std::net::Ipv6Addr = "fd00::9".parse().unwrap();
+        let frame = neighbour::advertisement(MAC, address, true).unwrap();
         let packet = SlicedPacket::from_ethernet(&frame).unwrap();
         let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("no IPv6") };
         assert_eq!(ip.header().hop_limit(), 255, "RFC 4861, section 7.1.2");

@@ -9,14 +9,17 @@ mod socket;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::{Instant, timeout_at};
 
 use self::socket::Socket;
 use crate::{
     error::Result,
     model::Mac,
     neighbour::{self, ADVERTISEMENT, SOLICITATION},
+    task::Task,
 };
 
 /// How often is asked, as RFC 5227 has it (`PROBE_NUM`).
@@ -41,6 +44,17 @@ pub(crate) struct Place {
     pub(crate) vlan: u16,
 }
 
+impl Place {
+    /// A frame as it is sent there.
+    fn tagged(self, untagged: Vec<u8>) -> Vec<u8> {
+        if self.vlan == 0 {
+            return untagged;
+        }
+        let (addresses, rest) = untagged.split_at(12);
+        [addresses, &VLAN.to_be_bytes(), &self.vlan.to_be_bytes(), rest].concat()
+    }
+}
+
 /// What was heard of an address that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
@@ -50,17 +64,31 @@ pub(crate) struct Claim {
     pub(crate) has: bool,
 }
 
-/// Asks for addresses, three times with `interval` between and after; says who claims which. It
-/// takes three intervals, less if all are claimed.
+/// What the LAN says of the addresses that were asked for.
+pub(crate) enum Answer {
+    /// Nobody has them.
+    Free(Defence),
+    /// Some are claimed, by these.
+    Claimed(BTreeMap<IpAddr, Claim>),
+}
+
+/// Answers whoever asks for addresses that were found free, as long as their child has no link that
+/// would: two hosts that ask one after the other must not both find nobody.
+pub(crate) struct Defence {
+    _task: Task,
+}
+
+/// Asks for addresses, three times with `interval` between and after. It takes three intervals, less
+/// if all are claimed.
 ///
 /// # Errors
 ///
 /// What the kernel says of the packet socket.
-pub(crate) fn probe(
+pub(crate) async fn probe(
     place: Place,
-    addresses: &[IpAddr],
+    addresses: Vec<IpAddr>,
     interval: Duration,
-) -> Result<BTreeMap<IpAddr, Claim>> {
+) -> Result<Answer> {
     let socket = Socket::open(place.ifindex)?;
     let mut found = BTreeMap::new();
     for _ in 0..PROBES {
@@ -69,26 +97,49 @@ pub(crate) fn probe(
         }
         let until = Instant::now() + interval;
         while found.len() < addresses.len()
-            && let Some(heard) = socket.receive(until)?
+            && let Ok(heard) = timeout_at(until, socket.receive()).await
         {
-            let claim = heard.claim(place).filter(|(ip, _)| addresses.contains(ip));
+            let claim = heard?.claim(place).filter(|(ip, _)| addresses.contains(ip));
             found.extend(claim);
         }
     }
-    Ok(found)
+    if found.is_empty() {
+        return Ok(Answer::Free(Defence { _task: Task::spawn(defend(socket, place, addresses)) }));
+    }
+    Ok(Answer::Claimed(found))
+}
+
+/// Goes on with the socket of the probe, so that no question falls between the two.
+async fn defend(socket: Socket, place: Place, addresses: Vec<IpAddr>) {
+    loop {
+        let answered = socket.receive().await.and_then(|heard| match heard.claim(place) {
+            Some((ip, claim)) if !claim.has && addresses.contains(&ip) => {
+                socket.send(&answer(place, ip, claim.mac)?)
+            }
+            _ => Ok(()),
+        });
+        if let Err(e) = answered {
+            // The parent is down, or gone: nobody asks either.
+            tracing::warn!("cannot answer for addresses that are being given out: {e}");
+            return;
+        }
+    }
 }
 
 /// Who has `ip`?
 fn question(place: Place, ip: IpAddr) -> Result<Vec<u8>> {
-    let untagged = match ip {
+    Ok(place.tagged(match ip {
         IpAddr::V4(ip) => arp_probe(place.mac, ip),
         IpAddr::V6(ip) => solicitation(place.mac, ip)?,
-    };
-    if place.vlan == 0 {
-        return Ok(untagged);
-    }
-    let (addresses, rest) = untagged.split_at(12);
-    Ok([addresses, &VLAN.to_be_bytes(), &place.vlan.to_be_bytes(), rest].concat())
+    }))
+}
+
+/// We have `ip`, to somebody who asks for it as his own.
+fn answer(place: Place, ip: IpAddr, asks: Mac) -> Result<Vec<u8>> {
+    Ok(place.tagged(match ip {
+        IpAddr::V4(ip) => neighbour::arp_reply_to_probe(place.mac, ip, asks),
+        IpAddr::V6(ip) => neighbour::advertisement(place.mac, ip, false)?,
+    }))
 }
 
 /// A request with an empty sender address, which nobody's cache takes over (RFC 5227, section 1.1).
@@ -203,6 +254,18 @@ mod tests {
         assert_eq!(ip.header().hop_limit(), 255);
         let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { panic!("no ICMPv6") };
         assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+    }
+
+    #[test]
+    fn whoever_asks_for_an_address_that_is_given_out_is_told() {
+        for (vlan, ip) in [(0, IpAddr::V4(V4)), (10, V4.into()), (0, v6().into())] {
+            let (us, asks) = (Place { mac: OTHER, ..place(vlan) }, PARENT);
+            let mut told = answer(us, ip, asks).unwrap();
+            if vlan != 0 {
+                assert_eq!(told.drain(12..16).collect::<Vec<_>>(), [0x81, 0, 0, 10]);
+            }
+            assert_eq!(heard(told, vlan).claim(place(vlan)), Some(claims(ip, true)));
+        }
     }
 
     #[test]

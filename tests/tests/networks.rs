@@ -1,7 +1,7 @@
 //! Subnets, pools and leases: which addresses children get, and when somebody else gets them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -376,6 +376,61 @@ fn an_address_is_asked_for_in_its_own_vlan_and_in_less_than_a_second() {
             daemon.run(&["network", "rm", "twenty"]);
         }
     }
+}
+
+#[test]
+fn an_address_is_answered_for_from_the_moment_at_which_it_was_found_free() {
+    const CHILDREN: usize = 40;
+    const INTERVAL: Duration = Duration::from_millis(250);
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    create(&daemon, "lan", "--subnet 10.7.0.0/24 --gateway none");
+    let (host, own) = (lan.hosts[0].mac, lan.router.mac);
+    let tap = Tap::open(&lan.router.ns, PARENT);
+    let address = |bytes: &[u8]| Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]);
+    let spaces: Vec<Netns> = (0..CHILDREN).map(|_| lan.namespace()).collect();
+    let (daemon, margin) = (&daemon, patience(Duration::from_millis(20)));
+    // Their links are made one after the other: the last ones have none for some time.
+    let (mut heard, mut asked, mut told) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    std::thread::scope(|scope| {
+        let adding: Vec<_> = (spaces.iter().enumerate())
+            .map(|(number, ns)| {
+                scope.spawn(move || daemon.child_with(&format!("c{number}"), "lan", ns, &[]))
+            })
+            .collect();
+        let mut until = None;
+        while until.is_none_or(|until| Instant::now() < until) {
+            if until.is_none() && adding.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                until = Some(Instant::now() + patience(Duration::from_secs(1)));
+            }
+            if let Some(frame) = tap.next(Instant::now() + Duration::from_millis(5))
+                && frame.ethertype == ARP
+            {
+                let sender = address(&frame.payload[14..18]);
+                let target = address(&frame.payload[24..28]);
+                if frame.source == host && sender.is_unspecified() {
+                    heard.entry(target).or_insert_with(Instant::now);
+                } else if frame.payload[7] == 2 {
+                    told.insert(sender);
+                }
+            }
+            for (target, since) in &heard {
+                if since.elapsed() > 3 * INTERVAL + margin && asked.insert(*target) {
+                    tap.send(&Frame::arp_request(own, Ipv4Addr::UNSPECIFIED, *target, ""));
+                }
+            }
+        }
+    });
+    let network = daemon.json(&["network", "inspect", "lan"]);
+    let leases = network["leases"].as_array().expect("a list");
+    let leased = leases.iter().filter_map(|lease| lease["ip"].as_str()?.parse().ok());
+    let leased: BTreeSet<Ipv4Addr> = leased.collect();
+    // What the daemon asked for at the same moment it left to us.
+    assert_eq!(leased.len(), CHILDREN);
+    let asked: BTreeSet<_> = asked.intersection(&leased).collect();
+    assert!(!asked.is_empty(), "{network}");
+    let silent: Vec<_> = asked.into_iter().filter(|ip| !told.contains(*ip)).collect();
+    assert!(silent.is_empty(), "nobody answers for {silent:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{Engine, leases::now, state::State};
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, ConflictView, Mac, NetworkSpec},
-    probe::{self, Claim, Place},
+    probe::{self, Answer, Claim, Defence, Place},
 };
 
 /// How long an address that somebody has is not asked for again, in seconds: as long as a wrong
@@ -39,14 +39,21 @@ pub(crate) struct Held {
     /// With the prefix lengths of their subnets.
     pub(crate) addresses: Vec<IpNetwork>,
     network: NetworkSpec,
+    _asked: Asked,
+    _defence: Option<Defence>,
+}
+
+/// What is among the addresses that are asked for, until this is dropped.
+struct Asked {
+    keys: Vec<(String, u16, IpAddr)>,
     asking: Asking,
 }
 
-impl Drop for Held {
+impl Drop for Asked {
     fn drop(&mut self) {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in &self.addresses {
-            asking.remove(&(self.network.parent.clone(), self.network.vlan, address.ip()));
+        for key in &self.keys {
+            asking.remove(key);
         }
     }
 }
@@ -66,11 +73,10 @@ impl Engine {
             let ips: Vec<IpAddr> = held.addresses.iter().map(IpNetwork::ip).collect();
             let Some(place) = place.filter(|_| !ips.is_empty()) else { return Ok(held) };
             let interval = Duration::from_millis(held.network.probe_interval.into());
-            let asked = tokio::task::spawn_blocking(move || probe::probe(place, &ips, interval));
-            let claims = asked.await.map_err(|e| Error::failed(e.to_string()))??;
-            if claims.is_empty() {
-                return Ok(held);
-            }
+            let claims = match probe::probe(place, ips, interval).await? {
+                Answer::Free(defence) => return Ok(Held { _defence: Some(defence), ..held }),
+                Answer::Claimed(claims) => claims,
+            };
             let mut state = self.state.lock().await;
             for (ip, claim) in &claims {
                 state.note_conflict(&held.network, *ip, *claim);
@@ -117,12 +123,11 @@ impl State {
 
     fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {
         let addresses = self.grant(spec, &network)?;
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in &addresses {
-            asking.insert((network.parent.clone(), network.vlan, address.ip()));
-        }
-        drop(asking);
-        Ok(Held { addresses, network, asking: self.asking.clone() })
+        let keys = addresses.iter().map(|a| (network.parent.clone(), network.vlan, a.ip()));
+        let keys: Vec<_> = keys.collect();
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
+        let asked = Asked { keys, asking: self.asking.clone() };
+        Ok(Held { addresses, network, _asked: asked, _defence: None })
     }
 
     /// The addresses that are asked for just now in a network's VLAN.

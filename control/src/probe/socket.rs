@@ -8,16 +8,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::{
     errno::Errno,
     libc,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
+use tokio::io::unix::AsyncFd;
 
 use super::{ARP, Heard, ICMPV6, IPV6};
 use crate::error::Result;
@@ -26,20 +25,15 @@ use crate::error::Result;
 const FRAME: usize = 256;
 
 /// Hears ARP and `ICMPv6` of an interface, whatever their VLAN and destination.
-pub(super) struct Socket(Option<OwnedFd>);
+pub(super) struct Socket(Option<AsyncFd<OwnedFd>>);
 
 impl Drop for Socket {
     fn drop(&mut self) {
         // Closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`).
         if let Some(socket) = self.0.take() {
+            let socket = socket.into_inner();
             std::thread::spawn(move || drop(socket));
         }
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_ref().expect("open until it is dropped").as_fd()
     }
 }
 
@@ -47,7 +41,10 @@ impl Socket {
     /// Opens one on an interface.
     pub(super) fn open(ifindex: u32) -> Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = Self(Some(socket(AddressFamily::Packet, SockType::Raw, flags, None)?));
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        // SAFETY: the descriptor is the socket's own, the same one for as long as it lives.
+        let socket = unsafe { AsyncFd::register(socket) };
+        let socket = Self(Some(socket.map_err(io::Error::from)?));
         // The tag is beside the frame by then: the EtherType is where it is without one.
         let filter = [
             instruction(0x28, 0, 0, 12),                // ldh [12]
@@ -87,8 +84,12 @@ impl Socket {
         Ok(socket)
     }
 
+    fn inner(&self) -> &AsyncFd<OwnedFd> {
+        self.0.as_ref().expect("open until it is dropped")
+    }
+
     fn fd(&self) -> i32 {
-        self.as_fd().as_raw_fd()
+        self.inner().get_ref().as_raw_fd()
     }
 
     fn set<T>(&self, level: i32, option: i32, value: &T) -> Result<()> {
@@ -118,26 +119,12 @@ impl Socket {
         }
     }
 
-    /// The next frame that comes in before `until`.
-    pub(super) fn receive(&self, until: Instant) -> Result<Option<Heard>> {
+    /// The next frame that comes in.
+    pub(super) async fn receive(&self) -> Result<Heard> {
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            // Rounded up, or the last millisecond would be spent spinning.
-            let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
-            let mut ready = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut ready, timeout.unwrap_or(PollTimeout::ZERO)) {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(e) => return Err(e.into()),
-            }
-            match self.receive_one() {
-                Ok(heard) => return Ok(Some(heard)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e.into()),
+            let mut ready = self.inner().readable().await?;
+            if let Ok(heard) = ready.try_io(|_| self.receive_one()) {
+                return Ok(heard?);
             }
         }
     }
