@@ -51,11 +51,18 @@ pub(crate) fn unique(prefix: &str) -> String {
 /// `MACLANE_PATIENCE` how many times longer things take there.
 #[must_use]
 pub fn patience(time: Duration) -> Duration {
+    time * slowness()
+}
+
+/// How many times slower than a machine of its own this one is: 1, or what `MACLANE_PATIENCE` says. A
+/// test that is about numbers takes smaller ones on a slow machine.
+#[must_use]
+pub fn slowness() -> u32 {
     static FACTOR: LazyLock<u32> = LazyLock::new(|| {
         let set = std::env::var("MACLANE_PATIENCE").ok();
         set.map_or(1, |factor| factor.parse().expect("MACLANE_PATIENCE is a number"))
     });
-    time * *FACTOR
+    *FACTOR
 }
 
 /// Waits until a condition holds, and panics with its description if it does not in time.

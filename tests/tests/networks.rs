@@ -13,7 +13,7 @@ use tests::{
     eventually,
     frames::{ARP, Frame},
     netns::Netns,
-    patience,
+    patience, slowness,
     tap::Tap,
     topology::{Lan, Options, PARENT},
     traffic::assert_reaches,
@@ -182,29 +182,46 @@ fn an_address_that_is_given_back_is_not_given_out_at_once() {
 
 #[test]
 fn children_come_and_go_at_once_and_no_address_is_given_twice() {
-    const WORKERS: usize = 8;
+    // One that is slow gets to the end of as many in a minute, too.
+    let (workers, seconds) = if slowness() == 1 { (100, 60) } else { (8, 30) };
+    const LASTING: usize = 5;
     let lan = Lan::new(1);
-    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let mut daemon = Daemon::start(&lan.hosts[0].ns);
     create(&daemon, "lan", "--subnet 10.7.0.0/16 --quarantine 0");
-    let spaces: Vec<Netns> = (0..WORKERS).map(|_| lan.namespace()).collect();
-    let until = Instant::now() + patience(Duration::from_secs(5));
+    let spaces: Vec<Netns> = (0..workers).map(|_| lan.namespace()).collect();
+    let until = Instant::now() + Duration::from_secs(seconds);
     std::thread::scope(|scope| {
         for (worker, ns) in spaces.iter().enumerate() {
             let daemon = &daemon;
             scope.spawn(move || {
-                let mut kept = 0;
+                let mut rounds = 0;
                 while Instant::now() < until {
-                    let (brief, lasting) = (format!("b{worker}"), format!("k{worker}-{kept}"));
+                    let (brief, lasting) = (format!("b{worker}"), format!("k{worker}-{rounds}"));
                     daemon.child_with(&brief, "lan", ns, &["--ifname", "brief"]);
-                    let ifname = format!("k{kept}");
-                    daemon.child_with(&lasting, "lan", ns, &["--ifname", &ifname]);
+                    if rounds < LASTING {
+                        let ifname = format!("k{rounds}");
+                        daemon.child_with(&lasting, "lan", ns, &["--ifname", &ifname]);
+                    }
                     daemon.run(&["child", "rm", &brief]);
-                    kept += 1;
+                    rounds += 1;
                 }
-                assert!(kept > 1, "worker {worker} did next to nothing");
+                assert!(rounds > 1, "worker {worker} did next to nothing");
             });
         }
     });
+    let before = daemon.json(&["child", "ls"]);
+    agree(&daemon, &spaces, workers);
+    // What the store holds is the same.
+    daemon.kill9();
+    daemon.launch();
+    assert_eq!(daemon.json(&["child", "ls"]), before);
+    agree(&daemon, &spaces, workers);
+}
+
+/// Children, leases, links and the forwarding table agree, and the lowest addresses are in use: no
+/// more than `spare` of them are not.
+#[track_caller]
+fn agree(daemon: &Daemon, spaces: &[Netns], spare: usize) {
     let children = daemon.json(&["child", "ls"]);
     let children = children.as_array().expect("a list");
     let network = daemon.json(&["network", "inspect", "lan"]);
@@ -217,7 +234,7 @@ fn children_come_and_go_at_once_and_no_address_is_given_twice() {
     assert_eq!(leases.len(), children.len(), "each child has one of its own: {network}");
     // Links, leases and the forwarding table agree.
     let mut on_links = BTreeSet::new();
-    for ns in &spaces {
+    for ns in spaces {
         let list: Value =
             serde_json::from_str(&ns.run(&["ip", "-j", "-4", "address"])).expect("ip speaks JSON");
         for link in list.as_array().expect("a list").iter().filter(|l| l["ifname"] != "lo") {
@@ -226,9 +243,14 @@ fn children_come_and_go_at_once_and_no_address_is_given_twice() {
         }
     }
     assert_eq!(on_links, leases);
-    // Nobody is left out: the lowest addresses are in use.
+    let macs = |list: &Value, of: &str| -> BTreeSet<String> {
+        let list = list.as_array().expect("a list").iter().filter(|entry| entry["kind"] == of);
+        list.map(|entry| entry["mac"].as_str().expect("a MAC").to_owned()).collect()
+    };
+    let (children, fdb) = (daemon.json(&["child", "ls"]), daemon.json(&["fdb", "ls"]));
+    assert_eq!(macs(&fdb, "macvlan"), macs(&children, "macvlan"));
     let highest = leases.iter().map(|ip| ip.parse::<Ipv4Addr>().expect("IPv4")).max();
-    let room = u32::from(Ipv4Addr::new(10, 7, 0, 2)) as usize + leases.len() + WORKERS;
+    let room = u32::from(Ipv4Addr::new(10, 7, 0, 2)) as usize + leases.len() + spare;
     assert!(u32::from(highest.expect("one")) as usize <= room, "{highest:?} of {}", leases.len());
 }
 
@@ -422,9 +444,9 @@ fn an_address_is_answered_for_from_the_moment_at_which_it_was_found_free() {
         }
     });
     let network = daemon.json(&["network", "inspect", "lan"]);
-    let leases = network["leases"].as_array().expect("a list");
-    let leased = leases.iter().filter_map(|lease| lease["ip"].as_str()?.parse().ok());
-    let leased: BTreeSet<Ipv4Addr> = leased.collect();
+    let given = network["leases"].as_array().expect("a list").iter();
+    let leased: BTreeSet<Ipv4Addr> =
+        given.filter_map(|lease| lease["ip"].as_str()?.parse().ok()).collect();
     // What the daemon asked for at the same moment it left to us.
     assert_eq!(leased.len(), CHILDREN);
     let asked: BTreeSet<_> = asked.intersection(&leased).collect();
@@ -435,12 +457,17 @@ fn an_address_is_answered_for_from_the_moment_at_which_it_was_found_free() {
 
 #[test]
 fn two_hosts_with_the_same_range_give_no_address_twice() {
-    const WORKERS: usize = 6;
-    const EACH: usize = 5;
+    const WORKERS: usize = 10;
+    let each = if slowness() == 1 { 20 } else { 3 };
     let lan = Lan::new(2);
     let daemons: Vec<Daemon> = lan.hosts.iter().map(|host| Daemon::start(&host.ns)).collect();
     for daemon in &daemons {
-        create(daemon, "lan", "--subnet 10.7.0.0/24 --gateway none");
+        let interval = 250 * slowness();
+        create(
+            daemon,
+            "lan",
+            &format!("--subnet 10.7.0.0/23 --gateway none --probe-interval {interval}"),
+        );
     }
     let spaces: Vec<Vec<Netns>> =
         daemons.iter().map(|_| (0..WORKERS).map(|_| lan.namespace()).collect()).collect();
@@ -448,7 +475,7 @@ fn two_hosts_with_the_same_range_give_no_address_twice() {
         for (daemon, spaces) in daemons.iter().zip(&spaces) {
             for (worker, ns) in spaces.iter().enumerate() {
                 scope.spawn(move || {
-                    for number in 0..EACH {
+                    for number in 0..each {
                         let ifname = format!("e{number}");
                         let name = format!("c{worker}-{number}");
                         daemon.child_with(&name, "lan", ns, &["--ifname", &ifname]);
@@ -465,5 +492,5 @@ fn two_hosts_with_the_same_range_give_no_address_twice() {
             assert!(seen.insert(ip.clone()), "{ip} was given out twice");
         }
     }
-    assert_eq!(seen.len(), 2 * WORKERS * EACH);
+    assert_eq!(seen.len(), 2 * WORKERS * each);
 }
