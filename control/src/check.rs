@@ -53,6 +53,13 @@ impl Check for NetworkSpec {
                 self.probe_interval
             )
         })?;
+        ensure(!self.internal || self.mode != Mode::Passthru, || {
+            "a passthru child gets what the wire sends to the host, and cannot be in an internal network; \
+             use another mode".into()
+        })?;
+        ensure(!self.internal || self.slaac != Some(true), || {
+            "the routers of the LAN do not reach an internal network; leave slaac out".into()
+        })?;
         for name in self.aux_addresses.keys() {
             self::name(name)?;
         }
@@ -223,6 +230,9 @@ mod tests {
             subnets: Vec::new(),
             aux_addresses: BTreeMap::new(),
             quarantine: 0,
+            internal: false,
+            slaac: None,
+            routes: Vec::new(),
             probe: true,
             probe_interval: 250,
         };

@@ -14,6 +14,7 @@ mod ethtool;
 mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod ipv6;
 mod kernel;
 mod log;
 mod model;

@@ -359,6 +359,16 @@ pub(crate) struct NetworkSpec {
     /// How long is waited for answers, three times, in milliseconds.
     #[serde(default = "default_probe_interval")]
     pub(crate) probe_interval: u32,
+    /// Nothing goes between its children and the wire, and they get no default route.
+    #[serde(default)]
+    pub(crate) internal: bool,
+    /// Whether its children take IPv6 addresses and routes from the routers of the LAN (RFC 4862);
+    /// absent: with subnets they do not, without they do what their namespace says.
+    #[serde(default)]
+    pub(crate) slaac: Option<bool>,
+    /// Routes that each of its children gets, beside those through the gateways of its subnets.
+    #[serde(default)]
+    pub(crate) routes: Vec<Route>,
 }
 
 fn yes() -> bool {

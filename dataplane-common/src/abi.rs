@@ -7,7 +7,7 @@
 use crate::frame::Mac;
 
 /// The version of everything in this module.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The port of the wire: whatever is behind the parent.
 pub const PORT_WIRE: u16 = 0;
@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// Flags of a port, in `maclane_ports` and, for its destination, in `maclane_fdb`.
+/// Flags of a port that say what may be sent to it: in `maclane_ports`, and in `maclane_fdb`.
 pub mod port_flag {
     /// It sees VLANs tagged: the wire, the host, a trunk child.
     pub const TRUNK: u8 = 1;
@@ -119,12 +119,18 @@ pub mod port_flag {
     pub const BRIDGE: u8 = 1 << 3;
     /// `maclane_guard` is on the child: a frame of its own carries its mark.
     pub const GUARDED: u8 = 1 << 4;
-    /// It may send with any source MAC (a passthru child).
-    pub const ANY_SOURCE: u8 = 1 << 5;
-    /// A veth child in another namespace than the parent: `bpf_redirect_peer` reaches it.
-    pub const PEER: u8 = 1 << 6;
+    /// A child of an internal network: no frame between it and the wire.
+    pub const INTERNAL: u8 = 1 << 5;
     /// The MAC may be in use on the wire too (a VRRP router, RFC 9568 section 7.3).
     pub const SHARED_MAC: u8 = 1 << 7;
+}
+
+/// Flags of a port that matter at the port itself, in `maclane_ports`.
+pub mod local_flag {
+    /// It may send with any source MAC (a passthru child).
+    pub const ANY_SOURCE: u8 = 1;
+    /// A veth child in another namespace than the parent: `bpf_redirect_peer` reaches it.
+    pub const PEER: u8 = 1 << 1;
 }
 
 /// Key of `maclane_fdb`. Eight bytes: the key size that the kernel's hash is fastest with.
@@ -206,8 +212,10 @@ pub struct Port {
     pub kind: u8,
     /// [`port_flag`]s.
     pub flags: u8,
+    /// [`local_flag`]s.
+    pub local: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 /// Value of `maclane_hostend` and `maclane_groups`.

@@ -6,7 +6,8 @@
 
 use crate::{
     abi::{
-        FdbValue, Kind, PORT_HOST, PORT_WIRE, Port, Tables, VLAN_ANY, Vlan, port_flag, vlan_flag,
+        FdbValue, Kind, PORT_HOST, PORT_WIRE, Port, Tables, VLAN_ANY, Vlan, local_flag, port_flag,
+        vlan_flag,
     },
     frame::{Frame, Mac, Tag},
     mark::Mark,
@@ -137,6 +138,7 @@ pub fn copy_for(flood: &Flood, to: u16, member: &Port) -> Option<Copy> {
         // The kernel has served bridge siblings when the frame was sent (`macvlan_queue_xmit`).
         || both & port_flag::BRIDGE != 0
         || from_sibling && either & port_flag::ISOLATED != 0
+        || flood.from == PORT_WIRE && member.flags & port_flag::INTERNAL != 0
     {
         return None;
     }
@@ -215,16 +217,27 @@ fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
     }
     if let Some(entry) = tables.fdb(frame.dst, vlan) {
         return match Kind::from_raw(entry.kind) {
-            Kind::Macvlan | Kind::Veth => deliver(entry, frame.tag, vlan),
+            Kind::Macvlan | Kind::Veth => deliver_from_wire(entry, frame.tag, vlan),
             Kind::Host | Kind::Wire | Kind::None => Verdict::Pass,
         };
     }
     match tables.fdb(frame.dst, VLAN_ANY) {
         Some(owner) if owner.kind == Kind::Host as u8 => Verdict::Pass,
-        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => deliver(owner, frame.tag, vlan),
+        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => {
+            deliver_from_wire(owner, frame.tag, vlan)
+        }
         Some(_) => Verdict::Drop(DropReason::OtherVlan),
         None if tables.drop_unknown() => Verdict::Drop(DropReason::Unknown),
         None => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn deliver_from_wire(entry: FdbValue, tag: Tag, vlan: u16) -> Verdict {
+    if entry.flags & port_flag::INTERNAL == 0 {
+        deliver(entry, tag, vlan)
+    } else {
+        Verdict::Drop(DropReason::Internal)
     }
 }
 
@@ -316,7 +329,7 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     let Some(port) = tables.port(from).filter(|p| p.kind != Kind::None as u8) else {
         return Verdict::Drop(DropReason::NoPort);
     };
-    if port.mac != frame.src && port.flags & port_flag::ANY_SOURCE == 0 {
+    if port.mac != frame.src && port.local & local_flag::ANY_SOURCE == 0 {
         return Verdict::Drop(DropReason::SourceMac);
     }
     if frame.tag.is_stacked() {
@@ -332,7 +345,11 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
         return multicast_from_child(frame, &port, from, vlan, tables);
     }
     let Some(entry) = member_with(frame.dst, vlan, tables) else {
-        return to_wire(frame.tag.for_port(vlan, true));
+        return if port.flags & port_flag::INTERNAL == 0 {
+            to_wire(frame.tag.for_port(vlan, true))
+        } else {
+            Verdict::Drop(DropReason::Internal)
+        };
     };
     if entry.port == from {
         return Verdict::Drop(DropReason::SamePort);
@@ -381,6 +398,6 @@ fn multicast_from_child(
         slots: if kernel && group.veth == 0 { 0 } else { group.slots },
         veth_only: kernel,
         ingress,
-        wire: true,
+        wire: port.flags & port_flag::INTERNAL == 0,
     })
 }

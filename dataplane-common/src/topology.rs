@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     abi::{
         Bucket, FdbKey, FdbValue, GroupKey, Kind, PORT_HOST, PORT_WIRE, Port, PortRef, Tables,
-        VLAN_ANY, Vlan, bucket, port_flag, vlan_flag,
+        VLAN_ANY, Vlan, bucket, local_flag, port_flag, vlan_flag,
     },
     frame::Mac,
 };
@@ -46,8 +46,10 @@ pub struct Child {
     /// For a veth child the index of its host end, else 0.
     pub host_end: u32,
     /// The [`port_flag`]s that do not follow from the rest: `ISOLATED`, `BRIDGE`, `GUARDED`,
-    /// `ANY_SOURCE`, `PEER`.
+    /// `INTERNAL`.
     pub flags: u8,
+    /// Its [`local_flag`]s.
+    pub local: u8,
     /// A veth child that takes frames from XDP.
     pub takes_xdp: bool,
 }
@@ -159,7 +161,8 @@ impl Child {
             vlan: if let Membership::Access(vlan) = self.membership { vlan } else { 0 },
             kind: self.kind as u8,
             flags: self.port_flags(),
-            pad: [0; 2],
+            local: self.local,
+            pad: 0,
         }
     }
 
@@ -193,7 +196,8 @@ impl Topology {
             vlan: 0,
             kind: kind as u8,
             flags: port_flag::TRUNK,
-            pad: [0; 2],
+            local: 0,
+            pad: 0,
         };
         tables.ports.insert(PORT_WIRE, own(Kind::Wire, [0; 6]));
         tables.ports.insert(PORT_HOST, own(Kind::Host, self.mac));
@@ -257,18 +261,19 @@ impl Topology {
         let none = macvlan_children().next().is_none();
         let in_kernels_form = |c: &Child| {
             c.membership.contains(vlan)
+                && c.flags & port_flag::INTERNAL == 0
                 && (vlan == 0 || !matches!(c.membership, Membership::Access(_)))
         };
         let from_wire =
             none || !self.host_vlans.contains_key(&vlan) && macvlan_children().all(in_kernels_form);
         // The kernel's flood knows nothing of private veth children, and puts a private macvlan
         // child's frame back where it came from.
-        let apart = port_flag::ISOLATED | port_flag::ANY_SOURCE;
-        let from_child =
-            vlan == 0 && from_wire && self.children.iter().all(|c| c.flags & apart == 0);
+        let apart =
+            |c: &Child| c.flags & port_flag::ISOLATED != 0 || c.local & local_flag::ANY_SOURCE != 0;
+        let from_child = vlan == 0 && from_wire && !self.children.iter().any(apart);
         // A passthru macvlan child takes every unicast frame that the parent's own stack would get
         // (`drivers/net/macvlan.c`, `macvlan_handle_frame`): no copy reaches the host alone.
-        let untagged_host = !macvlan_children().any(|c| c.flags & port_flag::ANY_SOURCE != 0);
+        let untagged_host = !macvlan_children().any(|c| c.local & local_flag::ANY_SOURCE != 0);
         [
             (vlan_flag::DEFINED, true),
             (vlan_flag::KERNEL_FROM_WIRE, from_wire),

@@ -174,6 +174,8 @@ drop_reasons! {
     NoPort = 11, "no_port";
     /// The kernel refused to change or to take a copy: no memory, a full queue, a device down.
     Refused = 12, "refused";
+    /// Between the wire and a child of an internal network.
+    Internal = 13, "internal";
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane_common::{
     abi::{
         Bucket, FdbKey, GroupKey, Kind, PORT_HOST, PORT_WIRE, PortRef, Tables, VLAN_ANY, bucket,
-        port_flag, vlan_flag,
+        local_flag, port_flag, vlan_flag,
     },
     frame::Mac,
     topology::{Membership, TableSet, Topology},
 };
 use fixtures::lan::{
-    HOST, HOST_10, VRRP, adopted, child, guarded, lan, mac, macvlan, passthru, private, tables,
-    topology, trunk, untagged, veth, veths, virtual_router,
+    HOST, HOST_10, VRRP, adopted, child, guarded, internal, lan, mac, macvlan, passthru, private,
+    tables, topology, trunk, untagged, veth, veths, virtual_router,
 };
 
 /// The topologies of the cases.
@@ -23,6 +23,7 @@ fn all() -> Vec<Topology> {
         adopted(),
         veths(),
         private(),
+        internal(),
         passthru(),
         guarded(),
         virtual_router(),
@@ -264,21 +265,23 @@ fn a_port_says_what_stands_there() {
     let flags = port_flag::GUARDED | port_flag::BRIDGE;
     let mut children = vec![
         child(2, Kind::Macvlan, Membership::Access(10), flags),
-        child(3, Kind::Veth, trunk(&[10]), port_flag::PEER),
+        veth(3, trunk(&[10])),
         veth(4, Membership::All),
     ];
     children[0].mac = VRRP;
+    children[1].local = local_flag::PEER;
     children[1].takes_xdp = true;
     let tables = tables(&topology(&[], children));
     let port = |port: u16| {
         let p = tables.ports[&port];
+        assert_eq!(p.local, if port == 3 { local_flag::PEER } else { 0 });
         (Kind::from_raw(p.kind), p.ifindex, p.mac, p.vlan, p.flags)
     };
     let trunk = port_flag::TRUNK;
     assert_eq!(port(PORT_WIRE), (Kind::Wire, 50, [0; 6], 0, trunk));
     assert_eq!(port(PORT_HOST), (Kind::Host, 50, HOST, 0, trunk));
     assert_eq!(port(2), (Kind::Macvlan, 0, VRRP, 10, flags | port_flag::SHARED_MAC));
-    assert_eq!(port(3), (Kind::Veth, 103, mac(3), 0, trunk | port_flag::PEER));
+    assert_eq!(port(3), (Kind::Veth, 103, mac(3), 0, trunk));
     assert_eq!(port(4), (Kind::Veth, 104, mac(4), 0, trunk | port_flag::ALL_VLANS));
     let ends: Vec<_> = tables.host_ends.iter().map(|(end, port)| (*end, port.port)).collect();
     assert_eq!(ends, [(103, 3), (104, 4)]);

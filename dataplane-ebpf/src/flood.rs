@@ -268,6 +268,9 @@ fn leave_for_wire(walk: &mut Walk, hook: Hook) -> i32 {
         let result = walk.copy_to_ingress(host_unicast(&walk.plan));
         counted(walk.skb, PORT_HOST, result);
     }
+    if !walk.plan.wire {
+        return END;
+    }
     let tag = walk.plan.tag.for_port(walk.plan.vlan, true);
     let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, tag };
     let sent = walk

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
+    abi::{Kind, PORT_HOST, PORT_WIRE, local_flag},
     decide::{Sender, decide, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
@@ -226,7 +226,7 @@ fn to_veth(skb: Skb, hook: Hook, port: u16) -> Result<i32, Refused> {
     skb.clear_mark();
     // `bpf_redirect_peer` works from ingress only, and into another namespace only
     // (`net/core/filter.c`, `skb_do_redirect`).
-    Ok(if hook != Hook::Egress && to.flags & port_flag::PEER != 0 {
+    Ok(if hook != Hook::Egress && to.local & local_flag::PEER != 0 {
         skb.to_peer(to.ifindex)
     } else {
         skb.to_egress(to.ifindex)

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValuePars
 use clap_complete::Shell;
 use ipnetwork::IpNetwork;
 
-use super::values::{asked_ip, aux_address, mtu, netns, station, subnet, text, vlan};
+use super::values::{asked_ip, aux_address, mtu, netns, on_off, station, subnet, text, vlan};
 use crate::{
     check,
     error::{Error, Result},
@@ -278,6 +278,16 @@ pub(crate) struct NetworkCreate {
     /// How long answers are waited for, three times
     #[arg(long, value_name = "MILLISECONDS", default_value_t = default_probe_interval())]
     probe_interval: u32,
+    /// Let nothing go between its children and the wire, and give them no default route
+    #[arg(long)]
+    internal: bool,
+    /// Whether its children take IPv6 addresses and routes from the LAN's routers; left out, a
+    /// network with subnets does not, and one without leaves it to the child's namespace
+    #[arg(long, value_name = "on|off", value_parser = on_off)]
+    slaac: Option<bool>,
+    /// A route that each of its children gets; without a gateway it is on the link; may be repeated
+    #[arg(long, value_name = "CIDR[=GATEWAY]")]
+    route: Vec<Route>,
 }
 
 impl TryFrom<NetworkCreate> for NetworkSpec {
@@ -306,6 +316,9 @@ impl TryFrom<NetworkCreate> for NetworkSpec {
             quarantine,
             probe: !create.no_probe,
             probe_interval: create.probe_interval,
+            internal: create.internal,
+            slaac: create.slaac,
+            routes: create.route,
         })
     }
 }

@@ -65,6 +65,15 @@ pub(super) fn aux_address(text: &str) -> Result<(String, IpAddr)> {
     Ok((name.to_owned(), ip.parse().map_err(|_| bad())?))
 }
 
+/// `on` or `off`.
+pub(super) fn on_off(text: &str) -> Result<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Error::invalid(format!("\"{text}\" is neither \"on\" nor \"off\""))),
+    }
+}
+
 /// A network namespace, in words that mean the same to the daemon: paths are made absolute, and
 /// `/proc/self` is this process.
 pub(super) fn netns(text: &str) -> Result<String> {

@@ -213,7 +213,8 @@ impl Maps {
             vlan: 0,
             kind: Kind::None as u8,
             flags: 0,
-            pad: [0; 2],
+            local: 0,
+            pad: 0,
         };
         for port in removed(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), empty, 0)?;

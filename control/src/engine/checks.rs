@@ -67,6 +67,12 @@ impl State {
     }
 
     fn check_trunk(&self, trunk: &Trunk, network: &NetworkSpec) -> Result<()> {
+        if network.internal {
+            return Err(Error::conflict(format!(
+                "network {} is internal, and a trunk leaves its VLAN; use another network",
+                network.name
+            )));
+        }
         if network.mode == Mode::Bridge || network.mode == Mode::Passthru {
             return Err(Error::conflict(format!(
                 "a trunk needs maclane to see every frame, and network {} is in {:?} mode; use auto or vepa",

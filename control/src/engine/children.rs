@@ -15,6 +15,7 @@ use crate::{
     error::{Context, Error, Result},
     ethtool,
     failpoint::failpoint,
+    ipv6::{self, Ipv6},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
     netlink::{LinkKind, Netlink, NewLink},
     netns::Netns,
@@ -42,6 +43,16 @@ fn random_mac() -> Result<Mac> {
     let mut mac = [2, 0, 0, 0, 0, 0];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut mac[1..])?;
     Ok(Mac(mac))
+}
+
+/// What a child does about IPv6; `None` is what its namespace says.
+fn ipv6_of(record: &ChildRecord, network: &NetworkSpec) -> Option<Ipv6> {
+    let given = record.addresses.iter().any(IpNetwork::is_ipv6);
+    match network.slaac {
+        Some(true) => Some(Ipv6::Slaac),
+        None if network.subnets.is_empty() => None,
+        Some(false) | None => Some(if given { Ipv6::Given } else { Ipv6::Off }),
+    }
 }
 
 fn name_is_taken(ifname: &str) -> String {
@@ -138,6 +149,10 @@ impl State {
         }
         self.sync_modes(&parent).await;
         self.sync_tables(&parent)?;
+        if let Some(ipv6) = ipv6_of(&record, &network) {
+            let doing = || format!("cannot set how {ifname} speaks IPv6");
+            netns.inside(|| ipv6::set(&ifname, ipv6))?.doing(doing)?;
+        }
         for address in &record.addresses {
             let doing = || format!("cannot give {ifname} the address {address}");
             inside.add_address(ifindex, *address).await.doing(doing)?;
@@ -193,8 +208,7 @@ impl State {
         failpoint!("link.made");
         if made.is_ok() && network.kind == Kind::Veth {
             // The host speaks to the child through the dataplane only, not through this end.
-            let ipv6 = format!("/proc/sys/net/ipv6/conf/{own_name}/disable_ipv6");
-            if let Err(e) = std::fs::write(ipv6, "1") {
+            if let Err(e) = ipv6::set(&own_name, Ipv6::Off) {
                 tracing::debug!(
                     child = record.spec.name,
                     "no IPv6 to switch off on {own_name}: {e}"

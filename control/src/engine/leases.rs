@@ -54,11 +54,17 @@ pub(crate) async fn read(store: &impl Store) -> Result<Quarantine> {
     Ok(parsed.collect())
 }
 
-/// The routes that a child gets: its own, and through the gateways of its subnets for the families
-/// that it has no default route of.
+/// The routes that a child gets: its own, those of its network to elsewhere, and through the gateways
+/// of its subnets for the families that it has no default route of. An internal network has no
+/// gateway.
 pub(crate) fn routes(record: &ChildRecord, network: &NetworkSpec) -> Vec<Route> {
     let mut routes = record.spec.route.clone();
-    for address in &record.addresses {
+    for route in &network.routes {
+        if routes.iter().all(|other| other.destination != route.destination) {
+            routes.push(route.clone());
+        }
+    }
+    for address in record.addresses.iter().filter(|_| !network.internal) {
         let everything = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
         let Ok(destination) = everything.parse::<IpNetwork>() else { continue };
         let gateway = network.subnet_of(address.ip()).and_then(SubnetSpec::gateway);

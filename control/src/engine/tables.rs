@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
-    abi::{Kind as PortKind, port_flag},
+    abi::{Kind as PortKind, local_flag, port_flag},
     topology::{Child as PortChild, Membership, Topology},
 };
 
@@ -132,30 +132,39 @@ impl State {
             kind,
             membership,
             host_end: live.host_end,
-            flags: self.flags(network, live),
+            flags: flags(network, live),
+            local: self.local_flags(network, live),
             takes_xdp: live.takes_xdp,
         })
     }
 
-    fn flags(&self, network: &NetworkSpec, live: &Live) -> u8 {
-        let mut flags = mode_flags(live.mode.unwrap_or(network.mode));
-        if live.guarded {
-            flags |= port_flag::GUARDED;
-        }
-        if network.kind == Kind::Veth && live.netns != self.own_netns {
-            flags |= port_flag::PEER;
-        }
-        flags
+    fn local_flags(&self, network: &NetworkSpec, live: &Live) -> u8 {
+        let peer = network.kind == Kind::Veth && live.netns != self.own_netns;
+        any_source(live.mode.unwrap_or(network.mode)) | if peer { local_flag::PEER } else { 0 }
     }
+}
+
+fn flags(network: &NetworkSpec, live: &Live) -> u8 {
+    let mut flags = mode_flags(live.mode.unwrap_or(network.mode));
+    if live.guarded {
+        flags |= port_flag::GUARDED;
+    }
+    if network.internal {
+        flags |= port_flag::INTERNAL;
+    }
+    flags
 }
 
 fn mode_flags(mode: Mode) -> u8 {
     match mode {
-        Mode::Auto | Mode::Vepa => 0,
+        Mode::Auto | Mode::Vepa | Mode::Passthru => 0,
         Mode::Bridge => port_flag::BRIDGE,
         Mode::Private => port_flag::ISOLATED,
-        Mode::Passthru => port_flag::ANY_SOURCE,
     }
+}
+
+fn any_source(mode: Mode) -> u8 {
+    if mode == Mode::Passthru { local_flag::ANY_SOURCE } else { 0 }
 }
 
 fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
@@ -168,6 +177,7 @@ fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
         membership: Membership::All,
         host_end: 0,
         flags: mode_flags(adopted.mode()) | guard,
+        local: any_source(adopted.mode()),
         takes_xdp: false,
     }
 }

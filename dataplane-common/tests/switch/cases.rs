@@ -64,12 +64,14 @@ fn macvlans() -> impl Strategy<Value = Macvlans> {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn on its own")]
 struct AnyChild {
     is_macvlan: bool,
     mode: Mode,
     membership: Membership,
     guarded: bool,
     is_router: bool,
+    internal: bool,
 }
 
 fn child() -> impl Strategy<Value = AnyChild> {
@@ -80,13 +82,15 @@ fn child() -> impl Strategy<Value = AnyChild> {
         1 => Just(Mode::Passthru),
     ];
     let router = prop::bool::weighted(0.3);
-    (any::<bool>(), mode, membership(), any::<bool>(), router).prop_map(
-        |(is_macvlan, mode, membership, guarded, is_router)| AnyChild {
+    let internal = prop::bool::weighted(0.2);
+    (any::<bool>(), mode, membership(), any::<bool>(), router, internal).prop_map(
+        |(is_macvlan, mode, membership, guarded, is_router, internal)| AnyChild {
             is_macvlan,
             mode,
             membership,
             guarded,
             is_router,
+            internal,
         },
     )
 }
@@ -101,6 +105,7 @@ fn place(any: AnyChild, port: u16, macvlans: &mut Macvlans) -> Child {
         mode: any.mode,
         membership: any.membership,
         guarded: any.guarded,
+        internal: any.internal,
     };
     match (child.is_macvlan, &macvlans) {
         (true, Macvlans::Passthru) => {
@@ -108,6 +113,8 @@ fn place(any: AnyChild, port: u16, macvlans: &mut Macvlans) -> Child {
             child.mode = Mode::Passthru;
             child.membership = Membership::All;
             child.guarded = true;
+            // The kernel gives it what the host would get of the wire.
+            child.internal = false;
             // No other macvlan child fits on the parent.
             *macvlans = Macvlans::None;
         }

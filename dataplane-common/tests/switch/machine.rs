@@ -236,7 +236,9 @@ impl Machine<'_> {
         if plan.ingress != IngressCopy::None {
             self.parent_receives(&Frame { dst, ..retagged(frame, plan.tag, tag) });
         }
-        let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, tag };
-        self.deliver(hook, frame, wire, plan.from);
+        if plan.wire {
+            let wire = Delivery { port: PORT_WIRE, kind: Kind::Wire, tag };
+            self.deliver(hook, frame, wire, plan.from);
+        }
     }
 }

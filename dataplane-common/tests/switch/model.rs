@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
     Frame,
-    abi::{Kind, PORT_HOST, PORT_WIRE, port_flag},
+    abi::{Kind, PORT_HOST, PORT_WIRE, local_flag, port_flag},
     frame::Mac,
     topology::{self, Membership, Topology},
 };
@@ -27,6 +27,8 @@ pub(crate) struct Child {
     pub(crate) mode: Mode,
     pub(crate) membership: Membership,
     pub(crate) guarded: bool,
+    /// Nothing between it and the wire.
+    pub(crate) internal: bool,
 }
 
 /// A parent, the host and the children.
@@ -233,6 +235,7 @@ impl Lan {
             .iter()
             .filter(|c| c.port != from && c.is_in(vlan))
             .filter(|c| !sender.is_some_and(|s| is_private(s) || is_private(c)))
+            .filter(|c| from != PORT_WIRE || !c.internal)
             .filter(|c| {
                 // Bridge siblings get the frame when it is sent, not in the parent's ingress.
                 let on_transmit = c.is_bridge() && sender.is_some_and(Child::is_bridge);
@@ -246,7 +249,7 @@ impl Lan {
         if from != PORT_HOST && self.host_is_in(vlan) && !cut_off {
             to.push(PORT_HOST);
         }
-        if from != PORT_WIRE {
+        if from != PORT_WIRE && !sender.is_some_and(|s| s.internal) {
             to.push(PORT_WIRE);
         }
         to
@@ -257,6 +260,9 @@ impl Lan {
             return Some(vec![PORT_HOST]);
         }
         if let Some(to) = self.children.iter().find(|c| c.mac == dst && c.is_in(vlan)) {
+            if from == PORT_WIRE && to.internal {
+                return Some(vec![]);
+            }
             let Some(sender) = self.child(from) else {
                 return (!self.is_shadowed(to, vlan)).then(|| vec![to.port]);
             };
@@ -269,7 +275,9 @@ impl Lan {
                 Some(vec![to.port])
             };
         }
-        Some(if from != PORT_WIRE {
+        Some(if self.child(from).is_some_and(|c| c.internal) {
+            vec![]
+        } else if from != PORT_WIRE {
             vec![PORT_WIRE]
         } else if self.children.iter().any(|c| c.mac == dst) {
             // Known in another VLAN only.
@@ -304,20 +312,22 @@ impl Child {
     }
 
     fn described(&self) -> topology::Child {
-        let mode = match self.mode {
-            Mode::Vepa => 0,
-            Mode::Bridge => port_flag::BRIDGE,
-            Mode::Private => port_flag::ISOLATED,
-            Mode::Passthru => port_flag::ANY_SOURCE,
+        let (mode, local) = match self.mode {
+            Mode::Vepa => (0, 0),
+            Mode::Bridge => (port_flag::BRIDGE, 0),
+            Mode::Private => (port_flag::ISOLATED, 0),
+            Mode::Passthru => (0, local_flag::ANY_SOURCE),
         };
         let guard = if self.guarded { port_flag::GUARDED } else { 0 };
+        let internal = if self.internal { port_flag::INTERNAL } else { 0 };
         topology::Child {
             port: self.port,
             mac: self.mac,
             kind: if self.is_macvlan { Kind::Macvlan } else { Kind::Veth },
             membership: self.membership.clone(),
             host_end: self.host_end(),
-            flags: mode | guard,
+            flags: mode | guard | internal,
+            local,
             takes_xdp: false,
         }
     }

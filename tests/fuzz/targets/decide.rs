@@ -62,7 +62,7 @@ fn topology(input: &Input) -> Topology {
     let children = input.children.iter().take(16).zip(PORT_FIRST_CHILD..);
     let child = |((veth, membership, flags), port): (&(bool, In, u8), u16)| {
         let last = u8::try_from(port - PORT_FIRST_CHILD).expect("a few");
-        let own = port_flag::ISOLATED | port_flag::ANY_SOURCE;
+        let own = port_flag::ISOLATED | port_flag::INTERNAL;
         let of_macvlan = port_flag::BRIDGE | port_flag::GUARDED;
         let list = |list: &[u16]| list.iter().take(8).map(|v| vlan(*v)).collect::<BTreeSet<_>>();
         Child {
@@ -75,7 +75,8 @@ fn topology(input: &Input) -> Topology {
                 In::All => Membership::All,
             },
             host_end: if *veth { 100 + u32::from(port) } else { 0 },
-            flags: flags & if *veth { own | port_flag::PEER } else { own | of_macvlan },
+            flags: flags & if *veth { own } else { own | of_macvlan },
+            local: flags >> 6,
             takes_xdp: false,
         }
     };
@@ -114,6 +115,9 @@ fn check(topology: &Topology, tables: &TableSet, frame: &Frame, from: u16) {
         Verdict::Pass => assert_eq!(from, PORT_WIRE, "only the wire's frames are the kernel's"),
         Verdict::Drop(_) => {}
         Verdict::Deliver(to) => {
+            let internal = |port| child(port).is_some_and(|c| c.flags & port_flag::INTERNAL != 0);
+            let by_wire = from == PORT_WIRE && internal(to.port);
+            assert!(!by_wire && (to.port != PORT_WIRE || !internal(from)), "internal, and on the wire");
             assert_ne!(to.port, from, "back to its sender");
             assert!(from == PORT_WIRE || to.port != PORT_WIRE || child(from).is_some() || from == PORT_HOST);
             reached.push((to.port, to.tag));
