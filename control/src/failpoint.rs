@@ -52,6 +52,8 @@ pub(crate) const ALL: &[&str] = &[
     "maps.groups",
     "maps.vlans",
     "maps.fdb",
+    "maps.neighbours",
+    "maps.neighbours_removed",
     "maps.fdb_removed",
     "maps.vlans_removed",
     "maps.groups_removed",

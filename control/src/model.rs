@@ -442,6 +442,11 @@ pub(crate) struct LeaseView {
     pub(crate) mac: Mac,
     /// Since when, in seconds since 1970.
     pub(crate) since: u64,
+    /// How often somebody else on the LAN was heard to have it, since the daemon runs.
+    pub(crate) claims: u64,
+    /// Who that was last.
+    #[schema(value_type = Option<String>)]
+    pub(crate) claimed_by: Option<Mac>,
 }
 
 /// An address that somebody else on the LAN has.

@@ -43,6 +43,12 @@ pub const VLAN_ANY: u16 = 4095;
 /// Buckets of `maclane_sources`. A power of two.
 pub const SOURCES: u32 = 16_384;
 
+/// Entries of `maclane_neigh`: addresses of children.
+pub const NEIGHBOURS: u32 = 65_536;
+
+/// An IPv6 address, or an IPv4 address as `::ffff:a.b.c.d`, in transmission order.
+pub type Ip = [u8; 16];
+
 /// Bytes of the `maclane_events` ring buffer.
 pub const EVENTS_BYTES: u32 = 1 << 16;
 
@@ -62,18 +68,22 @@ pub mod map {
     pub const GROUPS: &str = "maclane_groups";
     /// Bucket → how many of our MACs fall into it, and the FDB entry of one.
     pub const SOURCES: &str = "maclane_sources";
+    /// (VLAN, IP address) → the child that has it.
+    pub const NEIGHBOURS: &str = "maclane_neigh";
     /// Port → counters, per CPU.
     pub const STATS: &str = "maclane_stats";
     /// Drop reason → counters, per CPU.
     pub const DROPS: &str = "maclane_drops";
     /// Events for the daemon.
     pub const EVENTS: &str = "maclane_events";
-    /// When the last event was sent, per CPU.
+    /// Kind of event → when the last one was sent, per CPU.
     pub const EVENT_GATE: &str = "maclane_gate";
 
     /// All of them.
-    pub const ALL: &[&str] =
-        &[FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, STATS, DROPS, EVENTS, EVENT_GATE];
+    pub const ALL: &[&str] = &[
+        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, STATS, DROPS, EVENTS,
+        EVENT_GATE,
+    ];
 }
 
 /// What stands at a port.
@@ -307,6 +317,28 @@ impl Bucket {
     }
 }
 
+/// Key of `maclane_neigh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct NeighbourKey {
+    /// The address.
+    pub ip: Ip,
+    /// The VLAN; 0 is untagged.
+    pub vlan: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Value of `maclane_neigh`: which child has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Neighbour {
+    /// Its port.
+    pub port: u16,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
 /// The bucket of a MAC in `maclane_sources`.
 #[must_use]
 #[inline(always)]
@@ -371,6 +403,11 @@ pub mod event_kind {
     /// A frame left through the parent with a source MAC that the FDB does not know: somebody
     /// made a child.
     pub const NEW_SOURCE: u32 = 1;
+    /// A frame from the wire says that its sender has an address which a child has.
+    pub const CLAIM: u32 = 2;
+
+    /// One more than the highest: the entries of `maclane_gate`.
+    pub const END: u32 = 3;
 }
 
 /// An event in `maclane_events`.
@@ -383,6 +420,16 @@ pub struct Event {
     pub vlan: u16,
     /// The source MAC of the frame.
     pub mac: Mac,
+}
+
+/// An event of the kind [`event_kind::CLAIM`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Claim {
+    /// What every event says.
+    pub event: Event,
+    /// The address that is claimed.
+    pub ip: Ip,
 }
 
 // The sizes that the maps are created with. A change here is a new `VERSION`.
@@ -398,6 +445,9 @@ const _: () = {
     assert!(size_of::<Drops>() == 16);
     assert!(size_of::<Gate>() == 8);
     assert!(size_of::<Event>() == 12);
+    assert!(size_of::<Claim>() == 28);
+    assert!(size_of::<NeighbourKey>() == 20);
+    assert!(size_of::<Neighbour>() == 8);
     assert!(size_of::<Settings>() == 4);
     assert!(SOURCES.is_power_of_two());
 };
@@ -406,8 +456,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats,
-        Vlan,
+        Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Neighbour, NeighbourKey,
+        Port, PortRef, Settings, Stats, Vlan,
     };
 
     macro_rules! pod {
@@ -420,7 +470,20 @@ mod pod {
     }
 
     pod!(
-        Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats,
+        Bucket,
+        Claim,
+        Drops,
+        Event,
+        FdbKey,
+        FdbValue,
+        Gate,
+        GroupKey,
+        Neighbour,
+        NeighbourKey,
+        Port,
+        PortRef,
+        Settings,
+        Stats,
         Vlan
     );
 }

@@ -11,6 +11,7 @@
 //! | [`mark`] | what `skb->mark` says between two of our programs |
 //! | [`verdict`] | the closed lists: verdicts and drop reasons |
 //! | [`mod@decide`] | the rules |
+//! | [`neighbour`] | who says to have an address |
 //! | `topology` | the tables that a parent and its children make (feature `user`, with `std`) |
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
@@ -18,6 +19,7 @@ pub mod abi;
 pub mod decide;
 pub mod frame;
 pub mod mark;
+pub mod neighbour;
 #[cfg(any(test, feature = "user"))]
 pub mod topology;
 pub mod verdict;

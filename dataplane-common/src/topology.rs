@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     abi::{
-        Bucket, FdbKey, FdbValue, GroupKey, Kind, PORT_HOST, PORT_WIRE, Port, PortRef, Tables,
-        VLAN_ANY, Vlan, bucket, local_flag, port_flag, vlan_flag,
+        Bucket, FdbKey, FdbValue, GroupKey, Ip, Kind, Neighbour, NeighbourKey, PORT_HOST,
+        PORT_WIRE, Port, PortRef, Tables, VLAN_ANY, Vlan, bucket, local_flag, port_flag, vlan_flag,
     },
     frame::Mac,
 };
@@ -52,6 +52,8 @@ pub struct Child {
     pub local: u8,
     /// A veth child that takes frames from XDP.
     pub takes_xdp: bool,
+    /// Its addresses, in the VLAN that it is in; those of a trunk are nobody's business.
+    pub addresses: Vec<Ip>,
 }
 
 /// A parent and what sits on it.
@@ -82,6 +84,8 @@ pub struct TableSet {
     pub groups: BTreeMap<GroupKey, PortRef>,
     /// `maclane_sources`; what is not here has no MACs.
     pub sources: BTreeMap<u32, Bucket>,
+    /// `maclane_neigh`.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
     /// `maclane_hostend`.
     pub host_ends: BTreeMap<u32, PortRef>,
     /// `maclane_tx`: port → index of the device.
@@ -205,6 +209,11 @@ impl Topology {
             tables.ports.insert(child.port, child.port_entry());
             if child.kind == Kind::Veth {
                 tables.host_ends.insert(child.host_end, PortRef { port: child.port, pad: 0 });
+            }
+            if let Membership::Access(vlan) = child.membership {
+                let key = |ip: &Ip| NeighbourKey { ip: *ip, vlan, pad: 0 };
+                let neighbour = Neighbour { port: child.port, mac: child.mac };
+                tables.neighbours.extend(child.addresses.iter().map(|ip| (key(ip), neighbour)));
             }
             if child.takes_xdp {
                 tables.tx.insert(child.port, child.host_end);

@@ -10,7 +10,8 @@ use dataplane_common::{
     DropReason, Tables,
     abi::{
         Bucket, Drops, EVENTS_BYTES, Event, FDB_ENTRIES, FdbKey, FdbValue, GROUP_ENTRIES, Gate,
-        GroupKey, PORTS, Port, PortRef, SOURCES, Settings, VLANS, Vlan, bucket, event_kind,
+        GroupKey, Ip, NEIGHBOURS, Neighbour, NeighbourKey, PORTS, Port, PortRef, SOURCES, Settings,
+        VLANS, Vlan, bucket, event_kind,
     },
     frame::Mac,
 };
@@ -21,8 +22,8 @@ const PORT_ENTRIES: usize = PORTS as usize;
 const DROP_ENTRIES: usize = DropReason::ALL.len();
 const BPF_F_NO_PREALLOC: usize = 1;
 
-/// Nanoseconds between two events of one CPU: a storm of unknown sources wakes the daemon a
-/// hundred times a second, not a million.
+/// Nanoseconds between two events of one kind of one CPU: a storm of unknown sources wakes the daemon
+/// a hundred times a second, not a million.
 const EVENT_INTERVAL_NS: u64 = 10_000_000;
 
 #[btf_map(name = "maclane_fdb")]
@@ -47,6 +48,14 @@ static GROUPS: HashMap<GroupKey, PortRef, { GROUP_ENTRIES as usize }, BPF_F_NO_P
 #[btf_map(name = "maclane_sources")]
 static SOURCE_TABLE: Array<Bucket, { SOURCES as usize }> = Array::new();
 
+#[btf_map(name = "maclane_neigh")]
+static NEIGHBOUR_TABLE: HashMap<
+    NeighbourKey,
+    Neighbour,
+    { NEIGHBOURS as usize },
+    BPF_F_NO_PREALLOC,
+> = HashMap::new();
+
 #[btf_map(name = "maclane_drops")]
 static DROPS: PerCpuArray<Drops, DROP_ENTRIES> = PerCpuArray::new();
 
@@ -55,7 +64,7 @@ static DROPS: PerCpuArray<Drops, DROP_ENTRIES> = PerCpuArray::new();
 static EVENTS: RingBuf<[Event; 0], { EVENTS_BYTES as usize }> = RingBuf::new();
 
 #[btf_map(name = "maclane_gate")]
-static EVENT_GATE: PerCpuArray<Gate, 1> = PerCpuArray::new();
+static EVENT_GATE: PerCpuArray<Gate, { event_kind::END as usize }> = PerCpuArray::new();
 
 /// The parent's settings, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
@@ -153,10 +162,17 @@ pub(crate) fn count_drop(reason: DropReason, size: Size) {
     }
 }
 
-/// Tells the daemon about a source MAC that nobody here is known by.
+/// The child that has an address in a VLAN.
 #[inline(always)]
-pub(crate) fn event_new_source(mac: Mac, vlan: u16) {
-    let Some(gate) = EVENT_GATE.get_ptr_mut(0) else { return };
+pub(crate) fn neighbour(ip: Ip, vlan: u16) -> Option<Neighbour> {
+    // SAFETY: copied at once, as in `Maps::fdb`.
+    unsafe { NEIGHBOUR_TABLE.get(NeighbourKey { ip, vlan, pad: 0 }).copied() }
+}
+
+/// Tells the daemon, unless it was told of the same kind just before.
+#[inline(always)]
+pub(crate) fn tell<T: 'static>(kind: u32, event: T) {
+    let Some(gate) = EVENT_GATE.get_ptr_mut(kind) else { return };
     // SAFETY: the helper has no preconditions; the entry is this CPU's own.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -165,7 +181,6 @@ pub(crate) fn event_new_source(mac: Mac, vlan: u16) {
         }
         (*gate).last = now;
     }
-    let event = Event { kind: event_kind::NEW_SOURCE, vlan, mac };
     // A full ring means that the daemon is away or behind; it looks at everything when it is back.
-    let _ = EVENTS.output_untyped::<Event>(event, 0);
+    let _ = EVENTS.output_untyped::<T>(event, 0);
 }

@@ -101,6 +101,18 @@ impl Skb {
         self.load_head()
     }
 
+    /// Bytes of the frame from an offset on; `None` if it is too short.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let len = N as u32;
+        // SAFETY: helper on the program's context; `bytes` has room for as many.
+        let read =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), len) };
+        // SAFETY: the helper has written all of it.
+        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+    }
+
     /// The head of the frame from its MAC header on, wherever its data begins.
     #[inline(always)]
     fn load_head(self) -> Option<Head> {

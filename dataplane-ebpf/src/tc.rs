@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Kind, PORT_HOST, PORT_WIRE, local_flag},
+    abi::{Event, Kind, PORT_HOST, PORT_WIRE, event_kind, local_flag},
     decide::{Sender, decide, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
@@ -11,10 +11,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    count,
+    claims, count,
     flood::flood,
     log,
-    maps::{Maps, count_drop, event_new_source, port_of_host_end, settings},
+    maps::{Maps, count_drop, port_of_host_end, settings, tell},
     skb::{END, NEXT, Refused, Skb},
 };
 
@@ -63,6 +63,7 @@ fn arrived(skb: Skb) -> i32 {
     match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
         Ok(PORT_WIRE) => {
             count::rx(PORT_WIRE, skb.size());
+            claims::watch(skb, &frame);
             act(skb, Hook::Ingress, &frame, PORT_WIRE)
         }
         Ok(child) => maclane_sibling(skb.0, child.into()),
@@ -108,7 +109,8 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
         Ok(Sender::Port(port)) => port,
         Ok(Sender::Unknown) => {
-            event_new_source(frame.src, frame.tag.vlan());
+            let kind = event_kind::NEW_SOURCE;
+            tell(kind, Event { kind, vlan: frame.tag.vlan(), mac: frame.src });
             PORT_HOST
         }
         Ok(Sender::Transit) => {

@@ -287,6 +287,23 @@ impl Daemon {
         self.run(&[&["network", "create", name], &arguments[..]].concat());
     }
 
+    /// Makes a network on the host's parent, with more arguments of `maclane network create`.
+    #[track_caller]
+    pub fn network_with(&self, name: &str, more: &str) {
+        let mut words = vec!["network", "create", name, "--parent", PARENT];
+        words.extend(more.split_whitespace());
+        self.run(&words);
+    }
+
+    /// The addresses of a child, without their prefix lengths.
+    #[track_caller]
+    #[must_use]
+    pub fn addresses(&self, child: &str) -> Vec<String> {
+        let list = self.inspect(child)["ip"].as_array().expect("a list").clone();
+        let ip = |address: &Value| address.as_str()?.split('/').next().map(String::from);
+        list.iter().filter_map(ip).collect()
+    }
+
     /// Makes a child of a network in a namespace, with an address.
     #[track_caller]
     pub fn child(&self, name: &str, network: &str, ns: &Netns, cidr: &str) -> Mac {

@@ -1,11 +1,13 @@
 //! Ethernet frames: made for a test, and read back.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use crate::{mac::Mac, unique};
 
 /// The `EtherType` of IPv4.
 pub const IPV4: u16 = 0x0800;
+/// The `EtherType` of IPv6.
+pub const IPV6: u16 = 0x86dd;
 /// The `EtherType` of ARP.
 pub const ARP: u16 = 0x0806;
 /// The `EtherType` of an 802.1Q tag.
@@ -87,6 +89,37 @@ impl Frame {
         payload.extend([0, 0]);
         payload.extend(data.bytes());
         Self { ethertype: IPV4, payload, ..Self::new(source, destination, "") }
+    }
+
+    /// "I have `ip`", to all nodes (RFC 4861, section 4.4).
+    #[must_use]
+    pub fn neighbour_advertisement(source: Mac, ip: Ipv6Addr) -> Self {
+        let body = [&[136, 0, 0, 0, 0x20, 0, 0, 0], &ip.octets()[..], &[2, 1], &source.0].concat();
+        Self::to_all_nodes(source, ip, body)
+    }
+
+    /// A router, and a prefix of 64 bits of which hosts make addresses (RFC 4861, section 4.2).
+    #[must_use]
+    pub fn router_advertisement(source: Mac, router: Ipv6Addr, prefix: Ipv6Addr) -> Self {
+        // No hop limit, no flags, a router for half an hour.
+        let head = [134, 0, 0, 0, 0, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+        // On the link and for addresses, for an hour.
+        let option = [3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0];
+        Self::to_all_nodes(source, router, [&head, &option, &prefix.octets()[..]].concat())
+    }
+
+    /// An `ICMPv6` message from the link itself; its checksum is filled in.
+    fn to_all_nodes(source: Mac, from: Ipv6Addr, mut body: Vec<u8>) -> Self {
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let length = u16::try_from(body.len()).expect("a test's message fits a packet");
+        let addresses = [from.octets(), all_nodes.octets()].concat();
+        let pseudo = [&addresses[..], &[0, 0], &length.to_be_bytes(), &[0, 0, 0, 58], &body];
+        let checksum = internet_checksum(&pseudo.concat());
+        body[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let head = [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[58, 255]].concat();
+        let payload = [head, addresses, body].concat();
+        let to = Mac([0x33, 0x33, 0, 0, 0, 1]);
+        Self { ethertype: IPV6, payload, ..Self::new(source, to, "") }
     }
 
     /// The same frame in a VLAN: with one more 802.1Q tag, outside of those that it has.

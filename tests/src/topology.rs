@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{mac::Mac, netns::Netns};
+use crate::{daemon::Daemon, mac::Mac, netns::Netns};
 
 /// The parent of a [`Host`].
 pub const PARENT: &str = "eth0";
@@ -88,6 +88,15 @@ impl Lan {
         let router = plug("router".to_owned(), 1);
         let hosts = (0..options.hosts).map(|n| plug(format!("p{n}"), 10 + n)).collect();
         Self { router, hosts, wire, options }
+    }
+
+    /// Makes a child of a network in a namespace of its own, and says what addresses it got.
+    #[track_caller]
+    #[must_use]
+    pub fn add(&self, daemon: &Daemon, name: &str, network: &str) -> (Netns, Vec<String>) {
+        let ns = self.namespace();
+        daemon.child_with(name, network, &ns, &[]);
+        (ns, daemon.addresses(name))
     }
 
     /// A namespace for a child, with IPv6 only if the LAN has it.

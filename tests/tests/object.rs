@@ -11,8 +11,8 @@ use std::{
 use dataplane_common::{
     DropReason,
     abi::{
-        self, Bucket, Drops, FdbKey, FdbValue, Gate, GroupKey, Port, PortRef, Settings, Stats,
-        Vlan, map,
+        self, Bucket, Drops, FdbKey, FdbValue, Gate, GroupKey, Neighbour, NeighbourKey, Port,
+        PortRef, Settings, Stats, Vlan, event_kind, map,
     },
 };
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -185,7 +185,8 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
         (map::STATS, of::<u32, Stats>(abi::PORTS)),
         (map::DROPS, of::<u32, Drops>(reasons)),
         (map::EVENTS, (0, 0, abi::EVENTS_BYTES)),
-        (map::EVENT_GATE, of::<u32, Gate>(1)),
+        (map::EVENT_GATE, of::<u32, Gate>(event_kind::END)),
+        (map::NEIGHBOURS, of::<NeighbourKey, Neighbour>(abi::NEIGHBOURS)),
     ])
 }
 
@@ -194,13 +195,14 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
 const WITHOUT_BTF: [&str; 2] = [map::TX, map::EVENTS];
 
 /// The fields that `bpftool` prints of each map.
-const FIELDS: [(&str, &[&str]); 9] = [
+const FIELDS: [(&str, &[&str]); 10] = [
     (map::FDB, &["mac", "vlan", "port", "kind", "flags"]),
     (map::PORTS, &["ifindex", "mac", "vlan", "kind", "flags"]),
     (map::HOST_ENDS, &["port"]),
     (map::VLANS, &["slots", "veth", "flags"]),
     (map::GROUPS, &["vlan", "slot", "port"]),
     (map::SOURCES, &["macs"]),
+    (map::NEIGHBOURS, &["ip", "vlan", "port", "mac"]),
     (map::STATS, &["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"]),
     (map::DROPS, &["packets", "bytes"]),
     (map::EVENT_GATE, &["last"]),

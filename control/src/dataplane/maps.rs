@@ -10,8 +10,8 @@ use aya::{
 use dataplane_common::{
     DropReason,
     abi::{
-        self, Bucket, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind, Port, PortRef, Stats,
-        Vlan, map,
+        self, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind, Neighbour,
+        NeighbourKey, Port, PortRef, Stats, Vlan, event_kind, map,
     },
     topology::TableSet,
 };
@@ -39,7 +39,8 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::SOURCES => of::<u32, Bucket>(abi::SOURCES),
         map::STATS => of::<u32, Stats>(abi::PORTS),
         map::DROPS => of::<u32, Drops>(u32::try_from(DropReason::ALL.len()).unwrap_or(u32::MAX)),
-        map::EVENT_GATE => of::<u32, Gate>(1),
+        map::EVENT_GATE => of::<u32, Gate>(event_kind::END),
+        map::NEIGHBOURS => of::<NeighbourKey, Neighbour>(abi::NEIGHBOURS),
         // A ring buffer has neither keys nor values.
         _ => (0, 0, abi::EVENTS_BYTES),
     }
@@ -63,6 +64,7 @@ pub(super) struct Maps {
     vlans: Array<MapData, Vlan>,
     groups: HashMap<MapData, GroupKey, PortRef>,
     sources: Array<MapData, Bucket>,
+    neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
     stats: PerCpuArray<MapData, Stats>,
     drops: PerCpuArray<MapData, Drops>,
     events: Option<RingBuf<MapData>>,
@@ -88,6 +90,7 @@ impl Maps {
             vlans: take(ebpf, map::VLANS)?,
             groups: take(ebpf, map::GROUPS)?,
             sources: take(ebpf, map::SOURCES)?,
+            neighbours: take(ebpf, map::NEIGHBOURS)?,
             stats: take(ebpf, map::STATS)?,
             drops: take(ebpf, map::DROPS)?,
             events: Some(take(ebpf, map::EVENTS)?),
@@ -100,6 +103,7 @@ impl Maps {
             fdb: self.fdb.iter().collect::<Result<_, _>>()?,
             groups: self.groups.iter().collect::<Result<_, _>>()?,
             host_ends: self.host_ends.iter().collect::<Result<_, _>>()?,
+            neighbours: self.neighbours.iter().collect::<Result<_, _>>()?,
             ..TableSet::default()
         };
         for port in 0..abi::PORTS {
@@ -133,6 +137,7 @@ impl Maps {
     pub(super) fn write(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
         check_room(map::FDB, new.fdb.len(), abi::FDB_ENTRIES)?;
         check_room(map::GROUPS, new.groups.len(), abi::GROUP_ENTRIES)?;
+        check_room(map::NEIGHBOURS, new.neighbours.len(), abi::NEIGHBOURS)?;
         let both = |old: usize, added: usize, room: u32| old + added <= room as usize;
         let fdb = both(old.fdb.len(), absent(&old.fdb, &new.fdb), abi::FDB_ENTRIES);
         if fdb && both(old.groups.len(), absent(&old.groups, &new.groups), abi::GROUP_ENTRIES) {
@@ -176,10 +181,20 @@ impl Maps {
             self.fdb.insert(key, entry, 0).doing(|| full(map::FDB))?;
             failpoint!("maps.fdb");
         }
+        for (key, neighbour) in added(&old.neighbours, &new.neighbours) {
+            self.neighbours.insert(key, neighbour, 0).doing(|| full(map::NEIGHBOURS))?;
+            failpoint!("maps.neighbours");
+        }
         Ok(())
     }
 
     fn remove(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
+        for key in removed(&old.neighbours, &new.neighbours) {
+            self.neighbours
+                .remove(key)
+                .doing(|| format!("cannot remove from {}", map::NEIGHBOURS))?;
+            failpoint!("maps.neighbours_removed");
+        }
         for key in removed(&old.fdb, &new.fdb) {
             self.fdb.remove(key).doing(|| format!("cannot remove from {}", map::FDB))?;
             failpoint!("maps.fdb_removed");
@@ -301,6 +316,32 @@ fn removed<'a, K: Ord, V>(
     old.keys().filter(|key| !new.contains_key(key))
 }
 
+/// What the programs of a parent tell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    /// A frame left with a source MAC that the tables do not know.
+    NewSource(Event),
+    /// Somebody on the wire says to have the address of a child.
+    Claim(Claim),
+}
+
+impl Told {
+    /// Reads an event; `None` for a kind that this version does not know.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        Some(match read::<Event>(bytes)?.kind {
+            event_kind::NEW_SOURCE => Self::NewSource(read(bytes)?),
+            event_kind::CLAIM => Self::Claim(read(bytes)?),
+            _ => return None,
+        })
+    }
+}
+
+fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
+    let enough = bytes.len() >= size_of::<T>();
+    // SAFETY: there are as many bytes as a `T` has, and any bytes are one.
+    enough.then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 /// The events of a parent's programs.
 pub(crate) struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -308,15 +349,12 @@ pub(crate) struct Events {
 
 impl Events {
     /// Waits for events and takes all that are there.
-    pub(crate) async fn wait(&mut self) -> Result<Vec<Event>> {
+    pub(crate) async fn wait(&mut self) -> Result<Vec<Told>> {
         loop {
             let mut ready = self.ring.readable_mut().await?;
             let mut events = Vec::new();
             while let Some(item) = ready.get_inner_mut().next() {
-                if item.len() >= size_of::<Event>() {
-                    // SAFETY: the item has the bytes of an `Event`, and any bytes are one.
-                    events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
-                }
+                events.extend(Told::read(&item));
             }
             ready.clear_ready();
             if !events.is_empty() {

@@ -23,7 +23,7 @@ use dataplane_common::{
 
 pub(crate) use self::{
     attach::{Filter, TcKind},
-    maps::{Counters, Events},
+    maps::{Counters, Events, Told},
     pins::{Mark, Pins, parents as pinned_parents},
     xdp::XdpIn,
 };

@@ -338,6 +338,7 @@ impl State {
             let key = format!("{}{name}", store::CHILDREN);
             self.store.delete_if(&key, child.record.revision).await?;
         }
+        self.rivals.retain(|(child, _), _| child != name);
         self.children.remove(name);
         Ok(())
     }

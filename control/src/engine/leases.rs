@@ -317,11 +317,16 @@ impl State {
 
     /// The addresses of a network's children, in order.
     pub(crate) fn lease_views(&self, network: &str) -> Vec<LeaseView> {
-        let view = |(child, record, ip): (&str, &ChildRecord, IpAddr)| LeaseView {
-            ip,
-            child: child.to_owned(),
-            mac: record.mac.unwrap_or(Mac([0; 6])),
-            since: record.since,
+        let view = |(child, record, ip): (&str, &ChildRecord, IpAddr)| {
+            let rival = self.rivals.get(&(child.to_owned(), ip));
+            LeaseView {
+                ip,
+                child: child.to_owned(),
+                mac: record.mac.unwrap_or(Mac([0; 6])),
+                since: record.since,
+                claims: rival.map_or(0, |rival| rival.claims),
+                claimed_by: rival.map(|rival| rival.mac),
+            }
         };
         let mut views: Vec<LeaseView> = self.leases(network).map(view).collect();
         views.sort_by_key(|view| view.ip);

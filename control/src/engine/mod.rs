@@ -8,6 +8,7 @@ mod audit;
 mod checks;
 mod children;
 mod conflicts;
+mod defence;
 mod follow;
 mod leases;
 mod networks;

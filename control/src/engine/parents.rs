@@ -1,13 +1,15 @@
 //! Parents: adding, attaching, following, removing.
 
-use dataplane_common::abi::Settings;
+use std::{collections::BTreeSet, sync::Mutex};
+
+use dataplane_common::abi::{Claim, Settings};
 
 use super::{
     state::{Parent, ParentRecord, Problem, State},
     xdp::wanted_xdp,
 };
 use crate::{
-    dataplane::{Dataplane, Mark, Pins, TcKind, XdpIn},
+    dataplane::{Dataplane, Mark, Pins, TcKind, Told, XdpIn},
     error::{Context, Error, ErrorKind, Result},
     ethtool,
     failpoint::failpoint,
@@ -17,8 +19,24 @@ use crate::{
     task::Task,
 };
 
-/// How many source MACs that nobody knows are remembered.
+/// How many source MACs that nobody knows, and claims, are remembered.
 const HEARD: usize = 4096;
+
+/// Keeps what the programs of a parent have told, for the control loop.
+fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<Told>) {
+    let (Ok(mut heard), Ok(mut claims)) = (heard.lock(), claims.lock()) else { return };
+    // Of a storm of made-up addresses not all have to be known.
+    if heard.len() > HEARD {
+        heard.clear();
+    }
+    for told in events {
+        match told {
+            Told::NewSource(event) => drop(heard.insert(Mac(event.mac))),
+            Told::Claim(claim) if claims.len() < HEARD => claims.push(claim),
+            Told::Claim(_) => {}
+        }
+    }
+}
 
 /// Refuses interfaces that no child can sit on.
 fn check_link(link: &Link) -> Result<()> {
@@ -281,16 +299,10 @@ impl State {
             }
             let mut plane = Dataplane::load(pins, wanted, tc)?;
             let mut events = plane.take_events()?;
-            let heard = parent.heard.clone();
+            let (heard, claims) = (parent.heard.clone(), parent.claims.clone());
             parent.listener = Some(Task::spawn(async move {
                 while let Ok(events) = events.wait().await {
-                    if let Ok(mut heard) = heard.lock() {
-                        // Of a storm of made-up addresses not all have to be known.
-                        if heard.len() > HEARD {
-                            heard.clear();
-                        }
-                        heard.extend(events.iter().map(|event| Mac(event.mac)));
-                    }
+                    note(&heard, &claims, events);
                     kick.notify_one();
                 }
             }));
@@ -358,6 +370,7 @@ impl State {
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
+        self.answer_claims(iface);
         let kick = self.kick.clone();
         if !std::mem::replace(&mut self.parent_mut(iface)?.looked, true) {
             kick.notify_one();

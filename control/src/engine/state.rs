@@ -8,13 +8,14 @@ use std::{
     time::Instant,
 };
 
-use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
+use dataplane_common::abi::{CHILDREN, Claim, PORT_FIRST_CHILD};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Settings,
     conflicts::{Asking, Conflicts},
+    defence::Rivals,
     leases::{self, Quarantine},
 };
 use crate::{
@@ -178,6 +179,8 @@ pub(crate) struct Parent {
     pub(crate) host_macs: BTreeSet<Mac>,
     /// Source MACs that left through the parent and that the tables do not know.
     pub(crate) heard: Arc<Mutex<BTreeSet<Mac>>>,
+    /// Claims of strangers to addresses of its children.
+    pub(crate) claims: Arc<Mutex<Vec<Claim>>>,
     /// Children that somebody else made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
     /// What is wrong, by what it is about.
@@ -229,6 +232,7 @@ impl Parent {
             host_vlans: BTreeMap::new(),
             host_macs: BTreeSet::new(),
             heard: Arc::default(),
+            claims: Arc::default(),
             adopted: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
@@ -252,6 +256,8 @@ pub(crate) struct State {
     pub(crate) asking: Asking,
     /// Addresses that somebody on the LAN has.
     pub(crate) conflicts: Conflicts,
+    /// Who says to have the address of a child.
+    pub(crate) rivals: Rivals,
     /// Wakes the control loop; given to those who wait for a parent's events.
     pub(crate) kick: Arc<tokio::sync::Notify>,
 }
@@ -279,6 +285,7 @@ impl State {
             quarantine: leases::read(&store).await?,
             asking: Asking::default(),
             conflicts: Conflicts::new(),
+            rivals: Rivals::new(),
             kick: Arc::default(),
             bpffs: settings.bpffs,
             store,

@@ -1,9 +1,13 @@
 //! From what is there to what the dataplane needs: modes and tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use dataplane_common::{
-    abi::{Kind as PortKind, local_flag, port_flag},
+    abi::{Ip, Kind as PortKind, local_flag, port_flag},
+    neighbour,
     topology::{Child as PortChild, Membership, Topology},
 };
 
@@ -135,12 +139,21 @@ impl State {
             flags: flags(network, live),
             local: self.local_flags(network, live),
             takes_xdp: live.takes_xdp,
+            addresses: record.addresses.iter().map(|address| mapped(address.ip())).collect(),
         })
     }
 
     fn local_flags(&self, network: &NetworkSpec, live: &Live) -> u8 {
         let peer = network.kind == Kind::Veth && live.netns != self.own_netns;
         any_source(live.mode.unwrap_or(network.mode)) | if peer { local_flag::PEER } else { 0 }
+    }
+}
+
+/// An address as the tables have it.
+pub(crate) fn mapped(ip: IpAddr) -> Ip {
+    match ip {
+        IpAddr::V4(ip) => neighbour::mapped(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 
@@ -179,5 +192,6 @@ fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
         flags: mode_flags(adopted.mode()) | guard,
         local: any_source(adopted.mode()),
         takes_xdp: false,
+        addresses: Vec::new(),
     }
 }

@@ -329,6 +329,7 @@ impl Child {
             flags: mode | guard | internal,
             local,
             takes_xdp: false,
+            addresses: Vec::new(),
         }
     }
 }

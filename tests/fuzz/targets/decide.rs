@@ -78,6 +78,7 @@ fn topology(input: &Input) -> Topology {
             flags: flags & if *veth { own } else { own | of_macvlan },
             local: flags >> 6,
             takes_xdp: false,
+            addresses: Vec::new(),
         }
     };
     Topology {

@@ -1,0 +1,92 @@
+//! Strangers who say to have the address of a child, and what they are told (RFC 5227, section 2.4).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use dataplane_common::abi::Claim;
+use tokio::time::Instant;
+
+use super::state::State;
+use crate::{
+    announce,
+    error::{Error, Result},
+    model::Mac,
+};
+
+/// An address is defended once within this time (`DEFEND_INTERVAL`): two that both did at once would
+/// go on for ever.
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Who says to have an address of a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rival {
+    /// How often that was heard.
+    pub(crate) claims: u64,
+    /// Who, last.
+    pub(crate) mac: Mac,
+    /// When the address was defended last.
+    defended: Instant,
+}
+
+/// By child and address.
+pub(crate) type Rivals = BTreeMap<(String, IpAddr), Rival>;
+
+impl State {
+    /// Counts the claims that the programs of a parent have heard, says so, and announces the
+    /// addresses again.
+    pub(crate) fn answer_claims(&mut self, iface: &str) {
+        let claims = self.parents.get(iface).and_then(|parent| parent.claims.lock().ok());
+        let claims = claims.map(|mut claims| std::mem::take(&mut *claims)).unwrap_or_default();
+        for Claim { event, ip } in claims {
+            let (ip, mac) = (Ipv6Addr::from(ip).to_canonical(), Mac(event.mac));
+            let Some(child) = self.child_with(iface, event.vlan, ip) else { continue };
+            if self.note_claim(&child, ip, mac) {
+                tracing::warn!(child, %ip, %mac, "somebody else on the LAN says to have the address of a child");
+                if let Err(e) = self.defend(&child, ip) {
+                    tracing::warn!(child, %ip, "cannot defend an address: {e}");
+                }
+            }
+        }
+    }
+
+    /// The child that a claim is about: one that has let go of the address meanwhile is not.
+    fn child_with(&self, iface: &str, vlan: u16, ip: IpAddr) -> Option<String> {
+        let claimed = self.children_of(iface).find(|(_, child)| {
+            let record = &child.record.value;
+            let network = self.network(&record.spec.network);
+            record.addresses.iter().any(|address| address.ip() == ip)
+                && network.is_ok_and(|network| network.vlan == vlan)
+        });
+        claimed.map(|(name, _)| name.clone())
+    }
+
+    /// True if it is time to defend the address.
+    fn note_claim(&mut self, child: &str, ip: IpAddr, mac: Mac) -> bool {
+        let now = Instant::now();
+        let key = (child.to_owned(), ip);
+        let Some(rival) = self.rivals.get_mut(&key) else {
+            self.rivals.insert(key, Rival { claims: 1, mac, defended: now });
+            return true;
+        };
+        (rival.claims, rival.mac) = (rival.claims + 1, mac);
+        let due = now - rival.defended >= DEFEND_INTERVAL;
+        if due {
+            rival.defended = now;
+        }
+        due
+    }
+
+    /// Announces an address from the child's own link.
+    fn defend(&self, name: &str, ip: IpAddr) -> Result<()> {
+        let child = self.child(name)?;
+        let live = child.live.as_ref().ok_or_else(|| Error::failed("its link is not there"))?;
+        let netns = child.record.value.open_netns();
+        let netns = netns.ok_or_else(|| Error::failed("its namespace is not there"))?;
+        let socket = netns.inside(|| announce::announce(live.ifindex, live.mac, &[ip]))??;
+        drop(tokio::task::spawn_blocking(move || drop(socket)));
+        Ok(())
+    }
+}
