@@ -412,6 +412,15 @@ pub(crate) struct NetworkView {
     pub(crate) conflicts: Vec<ConflictView>,
 }
 
+/// Something that is wrong with a network.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NetworkFinding {
+    /// The network.
+    pub(crate) network: String,
+    /// What, and the way out where there is one.
+    pub(crate) finding: String,
+}
+
 /// What a subnet has to give.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PoolView {

@@ -273,3 +273,59 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     // The same subnet in another VLAN is another network's.
     daemon.network_with("other", "--vlan 9 --subnet 192.168.50.0/24");
 }
+
+#[test]
+fn the_addresses_of_the_host_are_not_given_out() {
+    let lan = Lan::new(1);
+    let (host, daemon) = (&lan.hosts[0].ns, Daemon::start(&lan.hosts[0].ns));
+    for (kind, net) in [("macvlan", "10.7.0"), ("veth", "10.8.0")] {
+        for last in [1, 3] {
+            host.address(PARENT, &format!("{net}.{last}/24"));
+        }
+        daemon.network_with(kind, &format!("--kind {kind} --subnet {net}.0/24 --gateway none"));
+        for last in [2, 4] {
+            let (ns, got) = lan.add(&daemon, &format!("{kind}{last}"), kind);
+            assert_eq!(got, [format!("{net}.{last}")]);
+            assert_reaches(&ns, ip(&format!("{net}.1")));
+        }
+        let (ns, taken) = (lan.namespace(), format!("{net}.3"));
+        let base = ["child", "add", "more", "--network", kind, "--netns", ns.name()];
+        let (code, message) = daemon.fail(&[&base[..], &["--ip", &taken]].concat());
+        assert_eq!(code, 1, "{message}");
+        let words = format!("{taken} is already used by the host itself");
+        assert!(message.contains(&words) && !ns.has("eth0"), "{message}");
+    }
+}
+
+#[test]
+fn a_subnet_that_the_host_routes_elsewhere_is_refused() {
+    let lan = Lan::new(1);
+    let (host, daemon) = (&lan.hosts[0].ns, Daemon::start(&lan.hosts[0].ns));
+    host.run(&["ip", "link", "add", "elsewhere", "type", "veth", "peer", "name", "peer"]);
+    host.ip("link set elsewhere up");
+    host.ip("link set peer up");
+    host.ip("route add 10.0.0.0/8 dev elsewhere");
+    let base = ["network", "create", "lan", "--parent", PARENT, "--subnet", "10.7.0.0/24"];
+    let refused = |routed: &str| {
+        let (code, message) = daemon.fail(&base);
+        assert_eq!(code, 1, "{message}");
+        let words = format!("the host routes {routed} through elsewhere");
+        assert!(message.contains(&words) && message.contains("ip route add"), "{message}");
+        assert_eq!(daemon.json(&["network", "ls"]).as_array().map(Vec::len), Some(0));
+        assert_eq!(daemon.json(&["parent", "ls"]).as_array().map(Vec::len), Some(0), "{message}");
+    };
+    refused("10.0.0.0/8");
+    // The way out that the message names.
+    host.ip("route add 10.7.0.0/24 dev eth0");
+    host.ip("route add 10.7.0.128/25 dev elsewhere");
+    refused("10.7.0.128/25");
+    host.ip("route del 10.7.0.128/25 dev elsewhere");
+    daemon.run(&base);
+    // A shim on the parent leads to the same wire; the default route says nothing.
+    host.run(&["ip", "link", "add", "shim", "link", PARENT, "type", "macvlan", "mode", "bridge"]);
+    host.ip("link set shim up");
+    host.ip("route add 10.9.0.0/24 dev shim");
+    host.ip("route add default dev elsewhere");
+    daemon.network_with("shimmed", "--subnet 10.9.0.0/24");
+    daemon.network_with("far", "--subnet 172.31.0.0/24");
+}

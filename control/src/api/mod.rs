@@ -18,7 +18,8 @@ use crate::{
     engine::Engine,
     error::{ErrorBody, Result},
     model::{
-        ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
+        ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
+        ParentView, StatsView,
     },
 };
 use http::{Name, Query, Spec};
@@ -94,6 +95,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(parent, parent_rm))
         .routes(routes!(networks, network_create))
         .routes(routes!(network, network_rm))
+        .routes(routes!(network_check))
         .routes(routes!(children, child_add))
         .routes(routes!(child, child_rm))
         .routes(routes!(fdb))
@@ -171,6 +173,13 @@ async fn network_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> 
     engine.network_rm(&name).await.map(gone)
 }
 
+/// What is wrong with a network: leases without links, links without leases, overlapping subnets, a
+/// gateway that does not answer, a subnet that the host routes elsewhere, strangers with an address.
+#[utoipa::path(get, path = "/v1/networks/{name}/check", params(("name" = String, Path)), responses((status = OK, body = Vec<NetworkFinding>), Failure))]
+async fn network_check(State(engine): App, Name(name): Name) -> Result<Json<Vec<NetworkFinding>>> {
+    engine.network_check(&name).await.map(Json)
+}
+
 /// All children, adopted ones too.
 #[utoipa::path(get, path = "/v1/children", responses((status = OK, body = Vec<ChildView>), Failure))]
 async fn children(State(engine): App) -> Result<Json<Vec<ChildView>>> {
@@ -235,6 +244,7 @@ mod tests {
             "/v1/fdb",
             "/v1/networks",
             "/v1/networks/{name}",
+            "/v1/networks/{name}/check",
             "/v1/openapi.json",
             "/v1/parents",
             "/v1/parents/{iface}",

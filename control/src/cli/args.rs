@@ -233,6 +233,16 @@ Examples:
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
+    /// Compare leases with links and with the LAN, and say what is wrong
+    ///
+    /// Finds leases without links, links without leases, overlapping subnets, a gateway that does
+    /// not answer, a subnet that the host routes elsewhere, and strangers that have the address of a
+    /// child. Changes nothing. The exit status is 1 if there is a finding.
+    Check {
+        /// The network; all of them if it is left out
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: Option<String>,
+    },
 }
 
 /// A network to create.

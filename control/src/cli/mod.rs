@@ -19,7 +19,10 @@ use self::{
 use crate::{
     api::client::{Client, quote},
     error::{Error, ErrorKind},
-    model::{ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView},
+    model::{
+        ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
+        ParentView,
+    },
 };
 
 /// Does what a command says.
@@ -32,7 +35,7 @@ pub(crate) async fn run(
     match command {
         Command::Daemon(_) => unreachable!("`main` runs the daemon"),
         Command::Parent(command) => parent(client, output, command).await?,
-        Command::Network(command) => network(client, output, command).await?,
+        Command::Network(command) => return network(client, output, command).await,
         Command::Child(command) => child(client, output, command).await?,
         Command::Fdb(FdbCommand::Ls { parent }) => {
             let parent = parent.map(|p| format!("?parent={}", quote(&p))).unwrap_or_default();
@@ -72,7 +75,11 @@ async fn parent(client: &Client, output: Output, command: ParentCommand) -> anyh
     Ok(())
 }
 
-async fn network(client: &Client, output: Output, command: NetworkCommand) -> anyhow::Result<()> {
+async fn network(
+    client: &Client,
+    output: Output,
+    command: NetworkCommand,
+) -> anyhow::Result<ExitCode> {
     match command {
         NetworkCommand::Create(create) => {
             let answer = client.post("/v1/networks", &NetworkSpec::try_from(create)?).await?;
@@ -86,8 +93,33 @@ async fn network(client: &Client, output: Output, command: NetworkCommand) -> an
         NetworkCommand::Inspect { name } => {
             output.fields(client.get(&format!("/v1/networks/{}", quote(&name))).await?)?;
         }
+        NetworkCommand::Check { name } => return network_check(client, output, name).await,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn network_check(
+    client: &Client,
+    output: Output,
+    name: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let names = if let Some(name) = name {
+        vec![name]
+    } else {
+        let all: Vec<NetworkView> = understand(client.get("/v1/networks").await?)?;
+        all.into_iter().map(|network| network.spec.name).collect()
+    };
+    let mut findings: Vec<Value> = Vec::new();
+    for name in names {
+        let answer = client.get(&format!("/v1/networks/{}/check", quote(&name))).await?;
+        findings.extend(understand::<Vec<Value>>(answer)?);
+    }
+    let good = findings.is_empty();
+    if good {
+        output.note("nothing is wrong");
+    }
+    output.rows::<NetworkFinding>(Value::Array(findings))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use tabled::{
     settings::{Alignment, Padding, Style, object::Columns},
 };
 
-use crate::model::{ChildView, FdbView, Finding, NetworkView, ParentView};
+use crate::model::{ChildView, FdbView, Finding, NetworkFinding, NetworkView, ParentView};
 
 /// What is shown of something in one line of a table.
 pub(super) trait Row {
@@ -96,6 +96,14 @@ impl Row for FdbView {
             self.kind.clone(),
             self.owner.clone(),
         ]
+    }
+}
+
+impl Row for NetworkFinding {
+    const HEADER: &'static [&'static str] = &["NETWORK", "FINDING"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.network.clone(), self.finding.clone()]
     }
 }
 

@@ -65,8 +65,9 @@ impl Engine {
         let mut last = None;
         for _ in 0..TRIES {
             let (held, place) = {
-                let state = self.state.lock().await;
+                let mut state = self.state.lock().await;
                 let network = state.check_child(spec)?;
+                state.look_at_host().await?;
                 let place = state.place_to_ask(spec, &network);
                 (state.hold(spec, network)?, place)
             };
@@ -116,9 +117,13 @@ impl State {
     /// Where the LAN is asked for the addresses of a child; nowhere if nobody wants that, or cannot.
     fn place_to_ask(&self, spec: &ChildSpec, network: &NetworkSpec) -> Option<Place> {
         let wanted = spec.probe && network.probe && !network.subnets.is_empty();
-        let link = self.parent(&network.parent).ok()?.link.as_ref()?;
-        let place = Place { ifindex: link.index, mac: link.mac?, vlan: network.vlan };
-        (wanted && spec.trunk.is_none() && link.up).then_some(place)
+        self.place_of(network).filter(|_| wanted && spec.trunk.is_none())
+    }
+
+    /// Where the LAN of a network is asked; nowhere while its parent is down.
+    pub(super) fn place_of(&self, network: &NetworkSpec) -> Option<Place> {
+        let link = self.parent(&network.parent).ok()?.link.as_ref().filter(|link| link.up)?;
+        Some(Place { ifindex: link.index, mac: link.mac?, vlan: network.vlan })
     }
 
     fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {

@@ -165,14 +165,21 @@ impl State {
     }
 
     /// The addresses that no child of a network can get: those of children in its VLAN and of those
-    /// that are being made, of gateways, of others on the LAN, and those that are kept back.
+    /// that are being made, of the host, of gateways, of others on the LAN, and those that are kept back.
     fn taken(&self, network: &NetworkSpec) -> BTreeSet<IpAddr> {
         let of_children = self.addresses_beside(network).map(|(_, _, ip)| ip);
         let gateways = network.subnets.iter().filter_map(SubnetSpec::gateway);
         let kept_back = network.aux_addresses.values().copied();
         let asked_for = self.asked_for(network);
         let of_others = self.conflict_views(&network.name).into_iter().map(|conflict| conflict.ip);
-        of_children.chain(gateways).chain(kept_back).chain(asked_for).chain(of_others).collect()
+        let of_host = self.host_addresses.iter().copied();
+        of_children
+            .chain(of_host)
+            .chain(gateways)
+            .chain(kept_back)
+            .chain(asked_for)
+            .chain(of_others)
+            .collect()
     }
 
     /// Who has an address in a network's VLAN.
@@ -180,6 +187,9 @@ impl State {
         let child = self.addresses_beside(network).find(|(_, _, other)| *other == ip);
         if let Some((name, record, _)) = child {
             return Some(format!("child \"{name}\" (network {})", record.spec.network));
+        }
+        if self.host_addresses.contains(&ip) {
+            return Some("the host itself".into());
         }
         if self.asked_for(network).contains(&ip) {
             return Some("a child that is just being made".into());

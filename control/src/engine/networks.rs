@@ -26,7 +26,11 @@ impl State {
             };
             self.parent_add(parent).await.doing(doing)?;
         }
-        let done = match self.check_network(&spec) {
+        let checked = match self.check_network(&spec) {
+            Ok(()) => self.check_routes(&spec).await,
+            refused => refused,
+        };
+        let done = match checked {
             Ok(()) => {
                 let key = format!("{}{name}", store::NETWORKS);
                 self.store.put_as(&key, &spec, None).await

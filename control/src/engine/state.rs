@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Instant,
@@ -256,6 +257,8 @@ pub(crate) struct State {
     pub(crate) asking: Asking,
     /// Addresses that somebody on the LAN has.
     pub(crate) conflicts: Conflicts,
+    /// The host's own addresses, as they were seen last.
+    pub(crate) host_addresses: BTreeSet<IpAddr>,
     /// Who says to have the address of a child.
     pub(crate) rivals: Rivals,
     /// Wakes the control loop; given to those who wait for a parent's events.
@@ -285,6 +288,7 @@ impl State {
             quarantine: leases::read(&store).await?,
             asking: Asking::default(),
             conflicts: Conflicts::new(),
+            host_addresses: BTreeSet::new(),
             rivals: Rivals::new(),
             kick: Arc::default(),
             bpffs: settings.bpffs,

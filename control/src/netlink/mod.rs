@@ -2,6 +2,7 @@
 //! rtnetlink.
 
 mod filters;
+mod host;
 mod link;
 mod watch;
 
@@ -25,6 +26,7 @@ use rtnetlink::{
 use tokio::time::timeout;
 
 pub(crate) use self::{
+    host::HostRoute,
     link::{Link, LinkKind},
     watch::{Change, watch},
 };
