@@ -20,10 +20,12 @@ use crate::{
 #[inline(always)]
 pub(crate) fn watch(skb: Skb, frame: &Frame) {
     let is = |ethertype: u16| skb.protocol() == u32::from(ethertype.to_be());
-    if is(ETH_P_ARP) || is(ETH_P_IPV6) && frame.is_multicast() {
+    // What else it takes is asked behind the call: whatever is known here, the verifier follows on
+    // ways of their own.
+    if is(ETH_P_ARP) || is(ETH_P_IPV6) {
         let [a, b, c, d, e, f] = frame.src;
-        let src = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-        maclane_claim(skb.0, src, u32::from(frame.tag.vlan()));
+        let addresses = u64::from_be_bytes([frame.dst[0], 0, a, b, c, d, e, f]);
+        maclane_claim(skb.0, addresses, u32::from(frame.tag.vlan()));
     }
 }
 
@@ -32,12 +34,15 @@ pub(crate) fn watch(skb: Skb, frame: &Frame) {
 /// (`net/core/dev.c`, `__netif_receive_skb_core`).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_claim(skb: *mut __sk_buff, src: u64, vlan: u32) -> i32 {
+extern "C" fn maclane_claim(skb: *mut __sk_buff, addresses: u64, vlan: u32) -> i32 {
     let skb = Skb(skb);
-    let [_, _, a, b, c, d, e, f] = src.to_be_bytes();
+    let [dst, _, a, b, c, d, e, f] = addresses.to_be_bytes();
     let (mac, vlan): (Mac, u16) = ([a, b, c, d, e, f], (vlan & 0xfff) as u16);
     let claimed = if skb.protocol() == u32::from(ETH_P_ARP.to_be()) {
         skb.load(ETH_HLEN as u32).and_then(|arp: Arp| claimed_by_arp(&arp))
+    } else if dst & 1 == 0 {
+        // Advertisements that claim something go to all nodes.
+        return 0;
     } else {
         skb.load(ETH_HLEN as u32).and_then(|nd: Advertisement| claimed_by_advertisement(&nd))
     };
