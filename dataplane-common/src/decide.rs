@@ -215,29 +215,25 @@ fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
     if frame.is_multicast() {
         return multicast_from_wire(frame, vlan, tables);
     }
-    if let Some(entry) = tables.fdb(frame.dst, vlan) {
-        return match Kind::from_raw(entry.kind) {
-            Kind::Macvlan | Kind::Veth => deliver_from_wire(entry, frame.tag, vlan),
-            Kind::Host | Kind::Wire | Kind::None => Verdict::Pass,
-        };
-    }
-    match tables.fdb(frame.dst, VLAN_ANY) {
-        Some(owner) if owner.kind == Kind::Host as u8 => Verdict::Pass,
-        Some(owner) if owner.flags & port_flag::ALL_VLANS != 0 => {
-            deliver_from_wire(owner, frame.tag, vlan)
+    let entry = match tables.fdb(frame.dst, vlan) {
+        Some(entry) => entry,
+        None => match tables.fdb(frame.dst, VLAN_ANY) {
+            Some(owner)
+                if owner.kind == Kind::Host as u8 || owner.flags & port_flag::ALL_VLANS != 0 =>
+            {
+                owner
+            }
+            Some(_) => return Verdict::Drop(DropReason::OtherVlan),
+            None if tables.drop_unknown() => return Verdict::Drop(DropReason::Unknown),
+            None => return Verdict::Pass,
+        },
+    };
+    match Kind::from_raw(entry.kind) {
+        Kind::Macvlan | Kind::Veth if entry.flags & port_flag::INTERNAL != 0 => {
+            Verdict::Drop(DropReason::Internal)
         }
-        Some(_) => Verdict::Drop(DropReason::OtherVlan),
-        None if tables.drop_unknown() => Verdict::Drop(DropReason::Unknown),
-        None => Verdict::Pass,
-    }
-}
-
-#[inline(always)]
-fn deliver_from_wire(entry: FdbValue, tag: Tag, vlan: u16) -> Verdict {
-    if entry.flags & port_flag::INTERNAL == 0 {
-        deliver(entry, tag, vlan)
-    } else {
-        Verdict::Drop(DropReason::Internal)
+        Kind::Macvlan | Kind::Veth => deliver(entry, frame.tag, vlan),
+        Kind::Host | Kind::Wire | Kind::None => Verdict::Pass,
     }
 }
 

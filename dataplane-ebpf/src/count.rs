@@ -22,7 +22,9 @@ impl Size {
     pub(crate) fn of_skb(skb: *mut __sk_buff) -> Self {
         // SAFETY: `skb` is the program's context; the verifier rewrites the field accesses.
         let (len, segments) = unsafe { ((*skb).len, (*skb).gso_segs) };
-        Self { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(len) }
+        // At least one, without a branch: the verifier would follow both ways to the end.
+        let packets = segments | segments.wrapping_sub(1) >> 31;
+        Self { packets: u64::from(packets), bytes: u64::from(len) }
     }
 }
 

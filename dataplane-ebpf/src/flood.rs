@@ -123,8 +123,17 @@ impl Walk {
 fn counted(skb: Skb, port: u16, result: Result<(), Refused>) {
     match result {
         Ok(()) => count::tx(port, skb.size()),
-        Err(Refused) => count_drop(DropReason::Refused, skb.size()),
+        Err(Refused) => drop(maclane_refused(skb.0)),
     }
+}
+
+/// Counts a copy that the kernel has refused. A function of its own, because a flood has many ways
+/// that lead here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_refused(skb: *mut __sk_buff) -> i32 {
+    count_drop(DropReason::Refused, Skb(skb).size());
+    0
 }
 
 /// Serves one slot of a flood: the plan in `ports` and `rest`, the frame's own destination and the
@@ -230,7 +239,7 @@ extern "C" fn maclane_leave(
     let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(form) };
     let next = first + turn(&plan, first);
     if next < plan.slots && walk.go_on(next).is_err() {
-        count_drop(DropReason::Refused, walk.skb.size());
+        maclane_refused(walk.skb.0);
     }
     match (first, hook) {
         (0, Hook::Ingress) => leave_for_host(&mut walk),

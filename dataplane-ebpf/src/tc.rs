@@ -55,6 +55,7 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
 /// two children in bridge mode.
 #[inline(always)]
 fn arrived(skb: Skb) -> i32 {
+    claims::watch(skb);
     let Some(frame) = skb.frame() else {
         count::rx(PORT_WIRE, skb.size());
         return finish(skb, Hook::Ingress, runt(PORT_WIRE));
@@ -63,7 +64,6 @@ fn arrived(skb: Skb) -> i32 {
     match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
         Ok(PORT_WIRE) => {
             count::rx(PORT_WIRE, skb.size());
-            claims::watch(skb, &frame);
             act(skb, Hook::Ingress, &frame, PORT_WIRE)
         }
         Ok(child) => maclane_sibling(skb.0, child.into()),
