@@ -6,6 +6,7 @@ mod announce;
 mod api;
 mod check;
 mod cli;
+mod config;
 mod daemon;
 mod dataplane;
 mod engine;
