@@ -4,6 +4,7 @@
 
 mod announce;
 mod api;
+mod backup;
 mod check;
 mod cli;
 mod config;
@@ -22,6 +23,7 @@ mod model;
 mod neighbour;
 mod netlink;
 mod netns;
+mod plan;
 mod probe;
 mod store;
 mod subnet;
