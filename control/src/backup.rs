@@ -152,6 +152,7 @@ impl Backup {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         /// What the backups of all versions have.
         #[derive(Deserialize)]
+        #[serde(expecting = "a backup")]
         struct Head {
             schema: u64,
         }

@@ -174,6 +174,10 @@ impl State {
             {
                 tracing::warn!(child = record.spec.name, "cannot give up its adoption: {e}");
             }
+            // Tables without the children that come after this one would cost those their frames.
+            if let Some(parent) = self.parents.get_mut(&record.parent) {
+                parent.looked = false;
+            }
             self.insert_child(record, revision);
         }
         let released = batch.released.into_iter();
