@@ -272,13 +272,13 @@ mod tests {
             ("/declared/networks/0", json!("no"), &["names network \"no\""]),
         ] {
             let mut document = document();
-            let (of, last) = place.rsplit_once('/').unwrap();
+            let (of, name) = place.rsplit_once('/').unwrap();
             match document.pointer_mut(of).unwrap() {
                 Value::Array(list) => {
-                    list.truncate(last.parse().unwrap());
+                    list.truncate(name.parse().unwrap());
                     list.push(value);
                 }
-                other => other[last] = value,
+                other => other[name] = value,
             }
             let text = serde_json::to_string_pretty(&document).unwrap();
             let error = Backup::parse(text.as_bytes()).unwrap_err();

@@ -294,10 +294,10 @@ impl Store for RedbStore {
         let rows: Arc<[Row]> = changes.into_iter().map(Row::from).collect();
         let written = Arc::clone(&rows);
         // A durable commit waits for the disk.
-        let changed = tokio::task::spawn_blocking(move || swap(&database, &written))
+        let done = tokio::task::spawn_blocking(move || swap(&database, &written))
             .await
             .map_err(|e| Error::failed(format!("cannot write {}: {e}", named(&rows))))?;
-        match changed {
+        match done {
             Ok(Ok(revision)) => {
                 failpoint!("store.written");
                 Ok(revision)

@@ -344,13 +344,13 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 
 /// Replaces what is at a place, or appends it to a list.
 fn put(document: &mut Value, place: &str, value: Value) {
-    let (of, last) = place.rsplit_once('/').expect("a place");
+    let (of, name) = place.rsplit_once('/').expect("a place");
     match document.pointer_mut(of).expect(place) {
-        Value::Array(list) => match list.get_mut(last.parse::<usize>().expect(place)) {
+        Value::Array(list) => match list.get_mut(name.parse::<usize>().expect(place)) {
             Some(there) if !matches!(&value, Value::Object(_)) => *there = value,
             _ => list.push(value),
         },
-        other => other[last] = value,
+        other => other[name] = value,
     }
 }
 

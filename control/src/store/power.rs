@@ -170,7 +170,7 @@ async fn a_power_cut_leaves_the_store_as_before_or_after_the_change() {
         vec![("networks/lan50", Some(value("changed", 20)))],
         vec![("children/web", None)],
         vec![
-            ("children/late", Some(value("late", 9_000))),
+            ("children/late", Some(value("late", 900))),
             ("children/web", None),
             ("networks/lan50", Some(value("changed", 20))),
         ],
