@@ -16,7 +16,7 @@ mod named;
 use std::{
     collections::BTreeMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
 };
 
 use serde::Deserialize;
@@ -52,7 +52,8 @@ impl ConfigFile {
     /// The file that somebody has named, or the one at the usual place.
     pub(crate) fn new(named: Option<PathBuf>) -> Self {
         let is_named = named.is_some();
-        Self { path: named.unwrap_or_else(|| DEFAULT.into()), named: is_named }
+        let path = named.unwrap_or_else(|| DEFAULT.into());
+        Self { path: absolute(&path).unwrap_or(path), named: is_named }
     }
 
     /// Where it is.
@@ -183,6 +184,21 @@ mod tests {
             let message = read(&text).unwrap_err().message;
             for word in ["maclane.toml, "].iter().chain(words) {
                 assert!(message.contains(word), "{text}: \"{word}\" is not in: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_key_and_its_example_is_read() {
+        let document = include_str!("../../docs/configuration.md");
+        let example = document.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let config = read(example.unwrap()).unwrap();
+        let parent = serde_json::to_value(&config.parents["eth0"]).unwrap();
+        let network = serde_json::to_value(&config.networks["lan"]).unwrap();
+        for (table, names) in [(&parent, "iface"), (&network, "name"), (&network["subnets"][0], "")]
+        {
+            for key in table.as_object().unwrap().keys().filter(|key| *key != names) {
+                assert!(document.contains(&format!("\n| `{key}` | ")), "{key} is not described");
             }
         }
     }

@@ -57,7 +57,7 @@ pub(crate) trait Object: Serialize + Clone + PartialEq {
     const KIND: &'static str;
     /// What comes before its name in the store.
     const PREFIX: &'static str;
-    /// What has no default: its name, and what it cannot be without.
+    /// The fields that have no default: first its name, then what it cannot be without.
     const REQUIRED: &'static [&'static str];
 
     /// Its key in the store.

@@ -11,37 +11,20 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::{
-    check::Check,
-    model::{NetworkSpec, ParentSpec},
-};
-
-/// A specification with a name.
-pub(super) trait HasName {
-    /// The field that has it.
-    const FIELD: &'static str;
-}
-
-impl HasName for ParentSpec {
-    const FIELD: &'static str = "iface";
-}
-
-impl HasName for NetworkSpec {
-    const FIELD: &'static str = "name";
-}
+use crate::{check::Check, plan::Object};
 
 /// Tables by their names, each as a `T` of that name, and checked.
 pub(super) fn named<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de> + HasName + Check,
+    T: Deserialize<'de> + Object + Check,
 {
     deserializer.deserialize_map(Tables(PhantomData))
 }
 
 struct Tables<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + HasName + Check> Visitor<'de> for Tables<T> {
+impl<'de, T: Deserialize<'de> + Object + Check> Visitor<'de> for Tables<T> {
     type Value = BTreeMap<String, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,11 +47,12 @@ struct Named<'a, T> {
     of: PhantomData<T>,
 }
 
-impl<'de, T: Deserialize<'de> + HasName + Check> DeserializeSeed<'de> for Named<'_, T> {
+impl<'de, T: Deserialize<'de> + Object + Check> DeserializeSeed<'de> for Named<'_, T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, table: D) -> Result<T, D::Error> {
-        let spec = T::deserialize(WithName { inner: table, field: T::FIELD, name: self.name })?;
+        let spec =
+            T::deserialize(WithName { inner: table, field: T::REQUIRED[0], name: self.name })?;
         // Here, where an error gets the line of the table.
         spec.check().map_err(D::Error::custom)?;
         Ok(spec)

@@ -153,6 +153,10 @@ impl Missing {
         parent_of: &BTreeMap<String, String>,
     ) {
         let name = child.spec.name.clone();
+        if before.is_some_and(|before| before.removing) {
+            self.conflicts.push(format!("child \"{name}\" is just being removed"));
+            return;
+        }
         if let Some(before) = before {
             // Not what the daemon keeps for itself: the port, the time, the proof of the namespace.
             let before = ChildBackup {

@@ -163,6 +163,8 @@ impl State {
             parent.xdp_for = None;
         }
         self.put_networks(&batch.networks, revision);
+        // What others had may have been somewhere else.
+        self.conflicts.retain(|(of, _), _| !batch.networks.contains_key(of));
         for name in batch.gone {
             self.declared.remove(&NetworkSpec::key(&name));
             self.quarantine.retain(|(of, _), _| *of != name);
@@ -190,8 +192,8 @@ impl State {
         let mut changes = Vec::new();
         for (iface, spec) in &batch.parents {
             let before = self.parents.get(iface).map(|parent| &parent.record);
-            let seen = before.and_then(|record| record.value.seen);
-            let value = ParentRecord { seen, ..record_of(spec) };
+            let mut value = before.map_or_else(|| record_of(spec), |record| record.value.clone());
+            value.spec = spec.clone();
             let expected = before.map(|record| record.revision);
             changes.push(Change::put(&ParentSpec::key(iface), &value, expected)?);
         }

@@ -42,7 +42,13 @@ impl State {
         self.check_batch(&mut plan.batch).await.doing(doing)?;
         let steps = plan.steps.clone();
         if !dry_run {
-            self.apply(plan).await.doing(|| format!("cannot do what {path} says"))?;
+            self.apply(plan).await.map_err(|e| {
+                let message = &e.message;
+                let message = format!(
+                    "cannot do all that {path} says: {message}; `maclane reload` tries again"
+                );
+                Error { message, ..e }
+            })?;
         }
         Ok(steps)
     }
