@@ -15,7 +15,7 @@ use tests::{
     eventually,
     netns::Netns,
     process,
-    topology::{Lan, PARENT},
+    topology::{Lan, Options, PARENT},
     traffic::{Ping, assert_reaches},
 };
 
@@ -223,6 +223,37 @@ fn children_whose_namespace_is_not_there_are_made_when_it_comes() {
     eventually("it is made", SOON, || site.daemon.inspect("own")["state"] == "up");
     assert_eq!(site.daemon.inspect("own")["mac"], own["mac"]);
     site.assert_works();
+}
+
+#[test]
+fn children_of_every_sort_come_back() {
+    let lan = Lan::with(Options { ipv6: true, ..Options::default() });
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("maclane.json");
+    for (network, child) in [
+        ("--kind veth", "--trunk 10,20"),
+        ("--mode passthru", "--ip 192.168.50.101/24"),
+        ("--vlan 7 --mode private --subnet fd00:7::/64 --subnet 10.7.0.0/24", "--ip fd00:7::9"),
+        ("--subnet 10.7.0.0/24 --mtu 1400", "--mac 02:00:5e:00:53:01 --ifname lan0 --no-probe"),
+    ] {
+        let ns = lan.namespace();
+        let words = |text: &'static str| text.split_whitespace().collect::<Vec<_>>();
+        daemon
+            .run(&[&["network", "create", "n", "--parent", PARENT][..], &words(network)].concat());
+        daemon.child_with("c", "n", &ns, &words(child));
+        let (before, view) = (daemon.run(&["export"]), daemon.inspect("c"));
+        fs::write(&file, &before).expect("a file");
+        daemon.run(&["parent", "rm", PARENT, "--force"]);
+        assert_eq!(ns.run(&["ip", "-o", "link"]).lines().count(), 1, "{network}: lo is left");
+        import(&daemon, &file);
+        assert_eq!(daemon.run(&["export"]), before, "{network}");
+        let now = daemon.inspect("c");
+        for field in ["state", "mac", "ip", "mtu", "mode", "trunk", "ifname", "identity", "port"] {
+            assert_eq!(now[field], view[field], "{network}: {field}");
+        }
+        daemon.run(&["parent", "rm", PARENT, "--force"]);
+    }
 }
 
 #[test]

@@ -442,3 +442,16 @@ fn a_declared_parent_may_come_later() {
     daemon.child("web", "late", &ns, "192.168.50.101/24");
     assert_reaches(&lan.router.ns, v4(101));
 }
+
+#[test]
+fn what_a_driver_cannot_do_is_warned_of() {
+    let lan = Lan::new(1);
+    let daemon = start(&lan, "");
+    lan.hosts[0].ns.bridge("br0");
+    daemon.configure("[parent.br0]\nxdp = \"native\"\n");
+    let output = daemon.cli(&["reload"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("warning: br0: "), "{said}");
+    let problems = daemon.json(&["parent", "show", "br0"])["problems"].clone();
+    assert!(said.contains(problems[0].as_str().expect("a problem")), "{problems}: {said}");
+}
