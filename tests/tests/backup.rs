@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -15,15 +14,10 @@ use tests::{
     eventually,
     netns::Netns,
     process,
+    site::{SOON, v4},
     topology::{Lan, Options, PARENT},
     traffic::{Ping, assert_reaches},
 };
-
-const SOON: Duration = Duration::from_secs(10);
-
-fn v4(last: u8) -> Ipv4Addr {
-    [192, 168, 50, last].into()
-}
 
 /// A host with parents, networks and children of both kinds, and an address that rests.
 struct Site {

@@ -1,17 +1,16 @@
 //! What the configuration file declares: made at the start and with each reload, all of it or nothing.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
     netns::Netns,
+    site::{SOON, v4},
     topology::{Lan, PARENT},
     traffic::{Ping, assert_reaches},
 };
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// A parent, a network with a pool, and one in a VLAN.
 const DECLARED: &str = r#"
@@ -33,10 +32,6 @@ ip_range = "192.168.50.128/25"
 parent = "eth0"
 vlan = 50
 "#;
-
-fn v4(last: u8) -> Ipv4Addr {
-    [192, 168, 50, last].into()
-}
 
 /// A daemon that has not been started yet, with this configuration file.
 fn prepare(lan: &Lan, config: &str) -> Daemon {
