@@ -167,6 +167,12 @@ mod tests {
             (format!("{lan}vlan ="), &["line 5 (`vlan =`)"]),
             (format!("{lan}[[network.lan.subnets]]"), &["line 5", "missing field `subnet`"]),
             (
+                format!(
+                    "{lan}[[network.lan.routes]]\ndestination = \"10.0.0.0/8\"\ngatway = \"x\""
+                ),
+                &["line 7 (`gatway = \"x\"`)", "unknown field `gatway`"],
+            ),
+            (
                 format!("{lan}[[network.lan.subnets]]\nsubnet = \"10.0.0.0/24\"\ngateway = \"x\""),
                 &["line 7 (`gateway = \"x\"`)", "is not a gateway"],
             ),
@@ -195,8 +201,8 @@ mod tests {
         let config = read(example.unwrap()).unwrap();
         let parent = serde_json::to_value(&config.parents["eth0"]).unwrap();
         let network = serde_json::to_value(&config.networks["lan"]).unwrap();
-        for (table, names) in [(&parent, "iface"), (&network, "name"), (&network["subnets"][0], "")]
-        {
+        let (subnet, route) = (&network["subnets"][0], &network["routes"][0]);
+        for (table, names) in [(&parent, "iface"), (&network, "name"), (subnet, ""), (route, "")] {
             for key in table.as_object().unwrap().keys().filter(|key| *key != names) {
                 assert!(document.contains(&format!("\n| `{key}` | ")), "{key} is not described");
             }

@@ -238,6 +238,7 @@ impl FromStr for Trunk {
 /// A route of a child: `DESTINATION[=GATEWAY]`, the destination a CIDR or `default`; without a
 /// gateway the destination is on the link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Route {
     /// Where to.
     #[schema(value_type = String)]

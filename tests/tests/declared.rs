@@ -9,7 +9,7 @@ use tests::{
     netns::Netns,
     site::{SOON, v4},
     topology::{Lan, PARENT},
-    traffic::{Ping, assert_reaches},
+    traffic::{Ping, assert_does_not_reach, assert_reaches},
 };
 
 /// A parent, a network with a pool, and one in a VLAN.
@@ -191,6 +191,21 @@ fn a_network_is_changed_under_its_children() {
 }
 
 #[test]
+fn a_network_becomes_internal_under_its_children_and_open_again() {
+    let lan = Lan::new(1);
+    let daemon = start(&lan, DECLARED);
+    let ns = lan.namespace();
+    daemon.child_with("web", "lan", &ns, &[]);
+    assert_reaches(&ns, lan.router.ip);
+    let internal = DECLARED.replace("quarantine = 60", "internal = true");
+    assert_eq!(reload(&daemon, &internal), ["change network lan: internal false -> true"]);
+    assert_does_not_reach(&ns, lan.router.ip);
+    assert_reaches(&lan.hosts[0].ns, v4(129));
+    assert_eq!(reload(&daemon, DECLARED), ["change network lan: internal true -> false"]);
+    assert_reaches(&ns, lan.router.ip);
+}
+
+#[test]
 fn what_children_stand_against_is_refused_and_changes_nothing() {
     let lan = Lan::new(1);
     let host = &lan.hosts[0].ns;
@@ -212,6 +227,10 @@ fn what_children_stand_against_is_refused_and_changes_nothing() {
         (lan_is("vlan = 9"), &["network \"lan\"", "vlan 0 -> 9", "the children web"]),
         (lan_is("kind = \"veth\""), &["kind macvlan -> veth", "the children web"]),
         (lan_is("mode = \"passthru\""), &["mode auto -> passthru", "the children web"]),
+        (
+            with("vlan = 50", "vlan = 50\ninternal = true"),
+            &["network \"lan50\"", "internal false -> true", "the children t"],
+        ),
         (
             with("vlan = 50", "vlan = 50\nmode = \"bridge\""),
             &["network \"lan50\"", "the children t"],

@@ -11,7 +11,7 @@ use super::{batch::Batch, state::State};
 use crate::{
     config::Config,
     error::{Context, Error, Result},
-    model::{Mode, NetworkSpec, ParentSpec},
+    model::{Mode, NetworkSpec, ParentSpec, Trunk},
     plan::{Action, Object, Step, differences, settings},
     subnet::SubnetSpec,
 };
@@ -137,13 +137,15 @@ impl State {
             || was.vlan != is.vlan
             || was.kind != is.kind
             || (was.mode != is.mode && [was.mode, is.mode].contains(&Mode::Passthru));
-        let trunks_end = is.mode == Mode::Bridge && was.mode != is.mode;
+        let trunk_ends = |trunk: &Trunk| {
+            self.check_trunk(trunk, was).is_ok() && self.check_trunk(trunk, is).is_err()
+        };
         let children = self.children.iter().map(|(name, child)| (name, &child.record.value));
         let refused: Vec<&str> = children
             .filter(|(_, record)| record.spec.network == was.name)
             .filter(|(_, record)| {
                 fixed
-                    || (trunks_end && record.spec.trunk.is_some())
+                    || record.spec.trunk.as_ref().is_some_and(trunk_ends)
                     || record.addresses.iter().any(|a| !keeps_address(was, is, *a))
             })
             .map(|(name, _)| name.as_str())
