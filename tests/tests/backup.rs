@@ -322,6 +322,12 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         ),
         (
             "/children/3",
+            new(json!({ "addresses": ["192.168.50.10/24"] })),
+            1,
+            &["child \"new\"", "the host itself"],
+        ),
+        (
+            "/children/3",
             new(json!({ "addresses": ["192.168.50.1/24"] })),
             1,
             &["child \"new\"", "the gateway"],

@@ -36,6 +36,7 @@ pub(crate) struct Batch {
 impl State {
     /// Refuses a batch that leads to what cannot be, and finds ports for its children.
     pub(crate) async fn check_batch(&mut self, batch: &mut Batch) -> Result<()> {
+        self.look_at_host().await?;
         let mut new = Vec::new();
         for (iface, spec) in &batch.parents {
             if self.parents.contains_key(iface) {
@@ -57,7 +58,7 @@ impl State {
         self.parents.extend(new);
         self.networks.retain(|name, _| !batch.gone.contains(name));
         self.put_networks(&batch.networks, 0);
-        let checked = self.check_tried(batch);
+        let checked = self.check_tried(batch).await;
         for name in batch.children.keys() {
             self.children.remove(name);
         }
@@ -74,9 +75,11 @@ impl State {
 
     /// Looks at the networks of a batch where they would be, and puts its children there one after
     /// the other.
-    fn check_tried(&mut self, batch: &mut Batch) -> Result<()> {
+    async fn check_tried(&mut self, batch: &mut Batch) -> Result<()> {
         for (name, spec) in &batch.networks {
-            self.check_network(spec).doing(|| format!("network \"{name}\""))?;
+            let doing = || format!("network \"{name}\"");
+            self.check_network(spec).doing(doing)?;
+            self.check_routes(spec).await.doing(doing)?;
         }
         for (name, record) in &mut batch.children {
             let doing = || format!("child \"{name}\"");
