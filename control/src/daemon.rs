@@ -1,18 +1,22 @@
 //! The daemon: from the first check to the last message to systemd.
 
+use std::sync::Arc;
+
 use anyhow::bail;
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::geteuid,
 };
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{self, server::RuntimeDir},
     cli::args::DaemonArgs,
+    config::ConfigFile,
     engine::{Engine, Settings},
+    task::Task,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -22,7 +26,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
         );
     }
-    let DaemonArgs { state_dir, runtime_dir, bpffs, tc } = args;
+    let DaemonArgs { config, state_dir, runtime_dir, bpffs, tc } = args;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stop = std::pin::pin!(async {
         tokio::select! {
@@ -31,12 +35,13 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     });
-    ignore_hangups()?;
+    // From here on a hang-up does not end the process.
+    let hangups = signal(SignalKind::hangup())?;
     raise_descriptors();
 
     let runtime = RuntimeDir::claim(&runtime_dir)?;
     tell(&[NotifyState::Status("reconciling links and maps")]);
-    let start = Engine::start(Settings { state_dir, bpffs, tc });
+    let start = Engine::start(Settings { state_dir, bpffs, tc, config: ConfigFile::new(config) });
     let engine = tokio::select! {
         engine = start => engine?,
         // Every step may be cut short and done again.
@@ -46,6 +51,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let listening = format!("listening on {}", server.path().display());
     info!("maclane {} {listening}", env!("CARGO_PKG_VERSION"));
     tell(&[NotifyState::Ready, NotifyState::Status(&listening)]);
+    let _reloads = Task::spawn(reload_on(hangups, engine.clone()));
     server.serve(api::router(engine), stop).await;
     info!("stopped; traffic goes on");
     Ok(())
@@ -64,15 +70,14 @@ fn raise_descriptors() {
     }
 }
 
-/// A hang-up would end the process; there is nothing to reload.
-fn ignore_hangups() -> std::io::Result<()> {
-    let mut hangups = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            info!("SIGHUP: there is nothing to reload");
+/// Reads the configuration file again with each hang-up.
+async fn reload_on(mut hangups: Signal, engine: Arc<Engine>) {
+    while hangups.recv().await.is_some() {
+        match engine.reload(false).await {
+            Ok(steps) => info!(steps = steps.len(), "SIGHUP: everything is as declared"),
+            Err(e) => error!("SIGHUP: {e}"),
         }
-    });
-    Ok(())
+    }
 }
 
 /// Tells systemd, if it started this process.

@@ -6,7 +6,7 @@ use std::{
     sync::{Once, OnceLock},
 };
 
-use axum::{Json, Router, routing::post};
+use axum::{Json, Router, body::Bytes, routing::post};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::Value;
@@ -17,7 +17,9 @@ use tokio::{
 
 use crate::{
     api,
+    backup::Backup,
     check::Check,
+    error::Result,
     model::{ChildSpec, NetworkSpec, ParentSpec},
     store::{self, RedbStore, Store, Versioned},
 };
@@ -39,7 +41,8 @@ async fn connection(bytes: &[u8]) {
         Router::new()
             .route("/v1/parents", post(accept::<ParentSpec>))
             .route("/v1/networks", post(accept::<NetworkSpec>))
-            .route("/v1/children", post(accept::<ChildSpec>)),
+            .route("/v1/children", post(accept::<ChildSpec>))
+            .route("/v1/import", post(accept_backup)),
     );
     let (mut client, server) = duplex(1 << 16);
     let serve = http1::Builder::new()
@@ -64,6 +67,14 @@ where
     again.check().expect("it passes its checks again");
     assert_eq!(serde_json::to_value(&again).expect("JSON"), out, "nothing is lost on the way");
     Json(out)
+}
+
+async fn accept_backup(body: Bytes) -> Result<Json<Backup>> {
+    let backup = Backup::parse(&body)?;
+    let out = serde_json::to_vec(&backup).expect("a backup is JSON");
+    let again = Backup::parse(&out).expect("it is read as it was written");
+    assert_eq!(again, backup, "nothing is lost on the way");
+    Ok(Json(backup))
 }
 
 /// A state directory whose store is these bytes, or a real store with some of its bytes changed

@@ -4,8 +4,10 @@
 
 mod announce;
 mod api;
+mod backup;
 mod check;
 mod cli;
+mod config;
 mod daemon;
 mod dataplane;
 mod engine;
@@ -21,6 +23,7 @@ mod model;
 mod neighbour;
 mod netlink;
 mod netns;
+mod plan;
 mod probe;
 mod store;
 mod subnet;

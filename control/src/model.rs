@@ -238,6 +238,7 @@ impl FromStr for Trunk {
 /// A route of a child: `DESTINATION[=GATEWAY]`, the destination a CIDR or `default`; without a
 /// gateway the destination is on the link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Route {
     /// Where to.
     #[schema(value_type = String)]
@@ -289,6 +290,13 @@ pub(crate) struct ParentSpec {
     pub(crate) unknown: UnknownPolicy,
 }
 
+impl ParentSpec {
+    /// With the default for everything else.
+    pub(crate) fn new(iface: &str) -> Self {
+        Self { iface: iface.to_owned(), xdp: XdpMode::default(), unknown: UnknownPolicy::default() }
+    }
+}
+
 /// A parent, as it is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ParentView {
@@ -319,6 +327,8 @@ pub(crate) struct ParentView {
     pub(crate) adopted: usize,
     /// Where its maps, programs and links are pinned.
     pub(crate) pins: String,
+    /// Whether the configuration file has made it.
+    pub(crate) declared: bool,
     /// What is wrong or limited, with the way out; empty if nothing is.
     pub(crate) problems: Vec<String>,
 }
@@ -398,6 +408,8 @@ pub(crate) struct NetworkView {
     /// What was asked for.
     #[serde(flatten)]
     pub(crate) spec: NetworkSpec,
+    /// Whether the configuration file has made it.
+    pub(crate) declared: bool,
     /// The mode in force: never `auto`; absent for `veth`.
     pub(crate) mode_in_force: Option<Mode>,
     /// Names of its children.

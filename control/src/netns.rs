@@ -17,6 +17,7 @@ use nix::{
     },
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
 
@@ -38,9 +39,11 @@ pub(crate) struct NetnsId(u64);
 
 /// Which namespace it was, for all time: its cookie (`SO_NETNS_COOKIE`), which is never given out
 /// again until the next boot, and the boot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NetnsProof {
+    /// Its cookie.
     cookie: u64,
+    /// The boot (`/proc/sys/kernel/random/boot_id`).
     boot: String,
 }
 

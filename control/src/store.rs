@@ -1,8 +1,8 @@
 //! The desired state: what users asked for, as JSON values under keys.
 //!
 //! Every change names the revision that it replaces, so that two writers never undo each other
-//! and the same keys can be kept in etcd. `parents/IFACE`, `networks/NAME`, `children/NAME`
-//! and `released/NETWORK/IP` are the keys.
+//! and the same keys can be kept in etcd. `parents/IFACE`, `networks/NAME`, `children/NAME`,
+//! `released/NETWORK/IP`, and `declared/` before the key of a parent or network are the keys.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -30,12 +30,14 @@ pub(crate) const NETWORKS: &str = "networks/";
 pub(crate) const CHILDREN: &str = "children/";
 /// Before a network's name, `/` and an address that one of its children had.
 pub(crate) const RELEASED: &str = "released/";
+/// Before the key of a parent or network that the configuration file has made.
+pub(crate) const DECLARED: &str = "declared/";
 
 /// The file in the state directory.
 pub(crate) const FILE: &str = "maclane.redb";
 
-/// The layout of the file: raised when an older maclane could no longer read it.
-const SCHEMA: u64 = 1;
+/// The layout of the file, and of a backup: raised when an older maclane could no longer read it.
+pub(crate) const SCHEMA: u64 = 1;
 
 /// The values, each as JSON after the revision that wrote it.
 const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
@@ -54,6 +56,31 @@ pub(crate) struct Versioned<T = Value> {
     pub(crate) revision: u64,
 }
 
+/// What becomes of one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// The key.
+    pub(crate) key: String,
+    /// What is put there; absent: it is deleted.
+    pub(crate) value: Option<Value>,
+    /// The revision that is replaced; absent: there must be nothing.
+    pub(crate) expected: Option<u64>,
+}
+
+impl Change {
+    /// Puts a `T`.
+    pub(crate) fn put(key: &str, value: &impl Serialize, expected: Option<u64>) -> Result<Self> {
+        let value = serde_json::to_value(value)
+            .map_err(|e| Error::failed(format!("cannot write {key} as JSON: {e}")))?;
+        Ok(Self { key: key.to_owned(), value: Some(value), expected })
+    }
+
+    /// Deletes what has this revision.
+    pub(crate) fn delete(key: &str, expected: u64) -> Self {
+        Self { key: key.to_owned(), value: None, expected: Some(expected) }
+    }
+}
+
 /// Compare-and-set on keys.
 #[allow(dead_code, reason = "a contract for more than one kind of store is wider than one caller")]
 pub(crate) trait Store: Send + Sync {
@@ -66,6 +93,10 @@ pub(crate) trait Store: Send + Sync {
     /// All values whose key begins with `prefix`, by key.
     fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, Versioned)>>> + Send;
 
+    /// Makes all of these changes in one step, each at a key of its own; their new revision. If one
+    /// of the revisions is not what is expected, it is a `Conflict`, and none of them is made.
+    fn change(&self, changes: Vec<Change>) -> impl Future<Output = Result<u64>> + Send;
+
     /// Writes `value` if the revision under `key` is `expected`, where `None` means that there
     /// must be nothing; the new revision. Anything else there is a `Conflict`.
     fn put_if(
@@ -73,10 +104,14 @@ pub(crate) trait Store: Send + Sync {
         key: &str,
         value: Value,
         expected: Option<u64>,
-    ) -> impl Future<Output = Result<u64>> + Send;
+    ) -> impl Future<Output = Result<u64>> + Send {
+        self.change(vec![Change { key: key.to_owned(), value: Some(value), expected }])
+    }
 
     /// Deletes `key` if its revision is `expected`; anything else there is a `Conflict`.
-    fn delete_if(&self, key: &str, expected: u64) -> impl Future<Output = Result<()>> + Send;
+    fn delete_if(&self, key: &str, expected: u64) -> impl Future<Output = Result<()>> + Send {
+        async move { self.change(vec![Change::delete(key, expected)]).await.map(drop) }
+    }
 
     /// [`Store::get`] as a `T`.
     fn get_as<T: DeserializeOwned + Send>(
@@ -107,11 +142,7 @@ pub(crate) trait Store: Send + Sync {
         value: &T,
         expected: Option<u64>,
     ) -> impl Future<Output = Result<u64>> + Send {
-        async move {
-            let value = serde_json::to_value(value)
-                .map_err(|e| Error::failed(format!("cannot write {key} as JSON: {e}")))?;
-            self.put_if(key, value, expected).await
-        }
+        async move { self.change(vec![Change::put(key, value, expected)?]).await }
     }
 }
 
@@ -184,49 +215,46 @@ impl RedbStore {
         unreadable(&self.path, e)
     }
 
-    /// Puts `value` under `key`, or deletes it, if its revision is `expected`.
-    async fn change(&self, key: &str, value: Option<Value>, expected: Option<u64>) -> Result<u64> {
-        let (database, owned) = (self.database()?, key.to_owned());
-        let bytes = value.map(|v| v.to_string().into_bytes());
-        let wanted = bytes.clone();
-        // A durable commit waits for the disk.
-        let changed = tokio::task::spawn_blocking(move || {
-            swap(&database, &owned, bytes.as_deref(), expected)
-        })
-        .await
-        .map_err(|e| Error::failed(format!("cannot write {key}: {e}")))?;
-        match changed {
-            Ok(Ok(revision)) => {
-                failpoint!("store.written");
-                Ok(revision)
-            }
-            Ok(Err(found)) => Err(mismatch(key, expected, found)),
-            Err(e) => {
-                self.close();
-                self.look_again(key, wanted.as_deref(), expected).ok_or_else(|| {
-                    Error::failed(format!(
-                        "cannot write {key} to {}: {e}; see that the disk has room and is not read-only",
-                        self.path.display()
-                    ))
-                })
-            }
-        }
-    }
-
-    /// After a failure: the revision of what was to be written, if it was written all the same.
-    fn look_again(&self, key: &str, wanted: Option<&[u8]>, expected: Option<u64>) -> Option<u64> {
-        let read = || -> Result<_, redb::Error> {
+    /// After a failure: the revision of what was to be written, if it was written all the same. All
+    /// of it was, or nothing.
+    fn look_again(&self, rows: &[Row]) -> Option<u64> {
+        let read = |row: &Row| -> Result<_, redb::Error> {
             let database = self.database().map_err(|e| redb::Error::Corrupted(e.message))?;
             let table = database.begin_read()?.open_table(RECORDS)?;
-            Ok(table.get(key)?.map(|entry| (entry.value().0, entry.value().1.to_vec())))
+            Ok(table.get(&*row.key)?.map(|entry| (entry.value().0, entry.value().1.to_vec())))
         };
-        match (read().ok()?, wanted) {
+        let written = |row: &Row| match (read(row).ok()?, &row.bytes) {
             (Some((revision, bytes)), Some(wanted)) => {
-                (bytes == wanted && Some(revision) != expected).then_some(revision)
+                (bytes == *wanted && Some(revision) != row.expected).then_some(revision)
             }
-            (None, None) => expected,
+            (None, None) => row.expected,
             _ => None,
-        }
+        };
+        let revisions: Option<Vec<u64>> = rows.iter().map(written).collect();
+        revisions?.into_iter().max()
+    }
+}
+
+/// A change, as it is written.
+#[derive(Debug)]
+struct Row {
+    key: String,
+    bytes: Option<Vec<u8>>,
+    expected: Option<u64>,
+}
+
+impl From<Change> for Row {
+    fn from(Change { key, value, expected }: Change) -> Self {
+        Self { key, bytes: value.map(|value| value.to_string().into_bytes()), expected }
+    }
+}
+
+/// The changes, for messages.
+fn named(rows: &[Row]) -> String {
+    match rows {
+        [] => "nothing".into(),
+        [row] => row.key.clone(),
+        [row, more @ ..] => format!("{} and {} more", row.key, more.len()),
     }
 }
 
@@ -261,37 +289,53 @@ impl Store for RedbStore {
         read().map_err(|e| self.broken(&e))
     }
 
-    async fn put_if(&self, key: &str, value: Value, expected: Option<u64>) -> Result<u64> {
-        self.change(key, Some(value), expected).await
-    }
-
-    async fn delete_if(&self, key: &str, expected: u64) -> Result<()> {
-        self.change(key, None, Some(expected)).await.map(drop)
+    async fn change(&self, changes: Vec<Change>) -> Result<u64> {
+        let database = self.database()?;
+        let rows: Arc<[Row]> = changes.into_iter().map(Row::from).collect();
+        let written = Arc::clone(&rows);
+        // A durable commit waits for the disk.
+        let done = tokio::task::spawn_blocking(move || swap(&database, &written))
+            .await
+            .map_err(|e| Error::failed(format!("cannot write {}: {e}", named(&rows))))?;
+        match done {
+            Ok(Ok(revision)) => {
+                failpoint!("store.written");
+                Ok(revision)
+            }
+            Ok(Err(mismatch)) => Err(mismatch),
+            Err(e) => {
+                self.close();
+                self.look_again(&rows).ok_or_else(|| {
+                    Error::failed(format!(
+                        "cannot write {} to {}: {e}; see that the disk has room and is not read-only",
+                        named(&rows),
+                        self.path.display()
+                    ))
+                })
+            }
+        }
     }
 }
 
-/// One transaction; the inner error is the revision that was found instead of `expected`.
-fn swap(
-    database: &Database,
-    key: &str,
-    value: Option<&[u8]>,
-    expected: Option<u64>,
-) -> Result<Result<u64, Option<u64>>, redb::Error> {
+/// One transaction, and one revision for all that it changes; the inner error is the conflict.
+fn swap(database: &Database, rows: &[Row]) -> Result<Result<u64>, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let revision = {
         let mut records = transaction.open_table(RECORDS)?;
-        let found = records.get(key)?.map(|entry| entry.value().0);
-        if found != expected {
-            return Ok(Err(found));
-        }
         let mut meta = transaction.open_table(META)?;
         let revision = meta.get(META_REVISION)?.map_or(0, |last| last.value()) + 1;
         meta.insert(META_REVISION, revision)?;
-        match value {
-            Some(bytes) => records.insert(key, (revision, bytes))?,
-            None => records.remove(key)?,
-        };
+        for Row { key, bytes, expected } in rows {
+            let found = records.get(&**key)?.map(|entry| entry.value().0);
+            if found != *expected {
+                return Ok(Err(mismatch(key, *expected, found)));
+            }
+            match bytes {
+                Some(bytes) => records.insert(&**key, (revision, &**bytes))?,
+                None => records.remove(&**key)?,
+            };
+        }
         revision
     };
     transaction.commit()?;

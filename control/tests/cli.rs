@@ -42,7 +42,9 @@ fn refused(cases: &[Case<'_>], code: i32) {
 #[test]
 fn without_a_daemon_the_message_names_the_socket() {
     let why = "there is no socket /nonexistent/maclane.sock";
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 10] = [
+        &["export"],
+        &["reload", "--dry-run"],
         &["parent", "ls"],
         &["parent", "add", "eth0"],
         &["parent", "rm", "eth0", "--force"],
@@ -116,8 +118,34 @@ fn wrong_usage_is_told_before_a_daemon_is_asked() {
 }
 
 #[test]
+fn a_backup_is_read_before_a_daemon_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("maclane.json");
+    let file = path.to_str().unwrap();
+    let whole = r#"{ "schema": 1, "parents": [], "networks": [], "children": [] }"#;
+    let later = "{ \"schema\": 1,\n  \"parents\": [],\n  \"lakes\": [] }";
+    for (text, code, words) in [
+        (whole, 4, &["there is no socket"][..]),
+        (later, 2, &["cannot import", "line 3", "unknown field `lakes`"]),
+        (r#"{ "schema": 2, "lakes": [] }"#, 2, &["schema 2", "the newer maclane"]),
+        ("", 2, &["line 1", "`maclane export`"]),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let output = alone(&["import", file]);
+        let stderr = self::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}: {stderr}");
+        assert!(words.iter().all(|word| stderr.contains(word)), "{text}: {stderr}");
+    }
+    refused(&[(&["import", "/nonexistent.json"], "cannot import /nonexistent.json")], 1);
+    refused(&[(&["import"], "<FILE|->")], 2);
+}
+
+#[test]
 fn help_has_examples() {
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 8] = [
+        &["export", "--help"],
+        &["import", "--help"],
+        &["reload", "--help"],
         &["--help"],
         &["parent", "add", "--help"],
         &["network", "create", "--help"],
@@ -155,7 +183,9 @@ fn every_command_has_a_man_page() {
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("share/man1");
     assert!(maclane(&["man", pages.to_str().unwrap()]).status.success());
-    for page in ["maclane", "maclane-daemon", "maclane-child-add", "maclane-parent-show"] {
+    for page in
+        ["maclane", "maclane-daemon", "maclane-import", "maclane-child-add", "maclane-parent-show"]
+    {
         let page = pages.join(format!("{page}.1"));
         let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{page:?}: {e}"));
         assert!(text.starts_with(".ie \\n(.g") && text.contains(".SH NAME"), "{page:?}");

@@ -24,6 +24,9 @@ use crate::{
 
 pub use crate::program::{binary, objects};
 
+/// The configuration file in a daemon's folder.
+const CONFIG: &str = "maclane.toml";
+
 /// Longer than the kernel was seen to keep everybody from links (10 s, after hundreds of namespaces
 /// had been deleted).
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -96,13 +99,14 @@ impl Daemon {
         if let Err(error) = fs::create_dir_all(&bpffs) {
             panic!("cannot make {}: {error}; run `cargo xtask setup` as root", bpffs.display());
         }
+        let dir = tempfile::Builder::new().prefix("maclane-").tempdir();
+        let dir = dir.expect("a temporary folder can be made");
+        // Not the one of this machine.
+        fs::write(dir.path().join(CONFIG), "").expect("the folder can be written to");
         Self {
             program: setup.program.unwrap_or_else(binary),
             ns_path: ns.path(),
-            dir: tempfile::Builder::new()
-                .prefix("maclane-")
-                .tempdir()
-                .expect("a temporary folder can be made"),
+            dir,
             bpffs,
             arguments: setup.arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: setup.environment,
@@ -165,6 +169,8 @@ impl Daemon {
         let mut command = self.command();
         command
             .arg("daemon")
+            .arg("--config")
+            .arg(self.config())
             .arg("--state-dir")
             .arg(self.state_dir())
             .arg("--runtime-dir")
@@ -192,6 +198,18 @@ impl Daemon {
     pub fn freeze(&self, frozen: bool) {
         let process = self.process.as_ref().expect("the daemon is running");
         process.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
+    }
+
+    /// Writes its configuration file, which it reads at its start and when it is told to.
+    #[track_caller]
+    pub fn configure(&self, text: &str) {
+        fs::write(self.config(), text).expect("the configuration file can be written");
+    }
+
+    /// Tells it to read its configuration file again (SIGHUP).
+    #[track_caller]
+    pub fn hang_up(&self) {
+        self.process.as_ref().expect("the daemon is running").signal(Signal::SIGHUP);
     }
 
     /// Kills it (SIGKILL), as a crash would.
@@ -344,6 +362,12 @@ impl Daemon {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().join("maclane.sock")
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join(CONFIG)
     }
 
     /// The folder of its store.

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
@@ -38,6 +39,10 @@ enum Operation {
     ParentRm,
     /// `network create`.
     NetworkCreate,
+    /// `import` of a network and a child of it.
+    Import,
+    /// `reload` with another network on another parent than before.
+    Reload,
     /// A start with parents and children, one of which has lost its link.
     Start,
     /// A start with an empty state directory.
@@ -47,7 +52,8 @@ enum Operation {
 }
 
 use Operation::{
-    ChildAdd, ChildRm, FirstStart, NetworkCreate, ParentAdd, ParentRm, Start, Upgrade,
+    ChildAdd, ChildRm, FirstStart, Import, NetworkCreate, ParentAdd, ParentRm, Reload, Start,
+    Upgrade,
 };
 
 /// The networks: macvlan and veth, untagged, and macvlan in a VLAN.
@@ -84,6 +90,10 @@ impl Site {
         let stays = [lan.namespace(), lan.namespace()];
         let (child, adopted) = (lan.namespace(), lan.namespace());
         lan.hosts[0].ns.macvlan(PARENT, "bridge", &adopted, "eth0");
+        if operation == Reload {
+            lan.hosts[0].ns.veth("old0", &lan.wire, "old1");
+            lan.hosts[0].ns.veth("new0", &lan.wire, "new1");
+        }
         let site = Self { points, stays, child, adopted, daemon, lan };
         if !matches!(operation, ParentAdd | ParentRm | FirstStart) {
             site.furnish();
@@ -126,8 +136,39 @@ impl Site {
         match operation {
             ChildRm(network) => self.add(network),
             ParentRm => self.furnish(),
+            Reload => {
+                self.daemon.configure("[network.old]\nparent = \"old0\"\n");
+                self.daemon.run(&["reload"]);
+                self.daemon.configure("[network.new]\nparent = \"new0\"\n");
+            }
             _ => {}
         }
+    }
+
+    /// Does `import` of what there is, and of a network `new` with the child `c`.
+    fn import(&self) {
+        let backup = self.daemon.run(&["export"]);
+        let mut backup: Value = serde_json::from_str(&backup).expect("a backup is JSON");
+        let children = backup["children"].as_array_mut().expect("a list");
+        let mut child = children[0].clone();
+        let route = json!({ "destination": "10.9.0.0/16", "gateway": "192.168.50.1" });
+        for (place, value) in [
+            ("/spec/name", json!("c")),
+            ("/spec/network", json!("new")),
+            ("/spec/route", json!([route])),
+            ("/mac", json!("02:00:5e:00:53:77")),
+            ("/addresses", json!(["192.168.50.103/24"])),
+            ("/netns", json!(self.child.path())),
+            ("/port", json!(999)),
+        ] {
+            *child.pointer_mut(place).expect(place) = value;
+        }
+        children.push(child);
+        let networks = backup["networks"].as_array_mut().expect("a list");
+        networks.push(json!({ "name": "new", "parent": PARENT }));
+        let file = self.daemon.state_dir().join("backup.json");
+        fs::write(&file, backup.to_string()).expect("the folder can be written to");
+        self.daemon.cli(&["import", file.to_str().expect("a path in UTF-8")]);
     }
 
     /// Does it, however that ends.
@@ -140,6 +181,8 @@ impl Site {
             NetworkCreate => {
                 drop(self.daemon.cli(&["network", "create", "new", "--parent", PARENT]));
             }
+            Import => self.import(),
+            Reload => drop(self.daemon.cli(&["reload"])),
             Start => {
                 self.daemon.kill9();
                 self.stays[0].delete("eth0");
@@ -170,6 +213,29 @@ impl Site {
                 self.assert_child_works(network, at);
                 self.daemon.run(&["child", "rm", "c"]);
                 assert!(!self.child.has("eth0"), "killed at {at:?}: a link is left");
+            }
+            Import => {
+                let whole = [self.knows("network", "new"), self.knows("child", "c")];
+                if whole == [false; 2] {
+                    self.import();
+                } else {
+                    assert_eq!(whole, [true; 2], "killed at {at:?}: a half of it is there");
+                }
+                self.assert_child_works("new", at);
+                self.daemon.run(&["child", "rm", "c"]);
+                self.daemon.run(&["network", "rm", "new"]);
+            }
+            Reload => {
+                // The start after a kill goes on with it.
+                for what in [("network", "new"), ("parent", "new0")] {
+                    assert!(self.knows(what.0, what.1), "killed at {at:?}: no {what:?}");
+                }
+                for what in [("network", "old"), ("parent", "old0")] {
+                    assert!(!self.knows(what.0, what.1), "killed at {at:?}: still {what:?}");
+                }
+                assert_eq!(self.daemon.run(&["reload"]), "nothing to do\n", "killed at {at:?}");
+                self.daemon.configure("");
+                self.daemon.run(&["reload"]);
             }
             NetworkCreate => {
                 if !self.knows("network", "new") {
@@ -315,6 +381,16 @@ fn child_rm_that_dies_anywhere_is_finished() {
 fn parent_add_that_dies_anywhere_is_finished_or_forgotten() {
     kill_everywhere(ParentAdd);
     kill_everywhere(NetworkCreate);
+}
+
+#[test]
+fn import_that_dies_anywhere_is_whole_or_absent() {
+    kill_everywhere(Import);
+}
+
+#[test]
+fn reload_that_dies_anywhere_is_finished_by_the_next_start() {
+    kill_everywhere(Reload);
 }
 
 #[test]

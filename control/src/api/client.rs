@@ -45,6 +45,11 @@ impl Client {
     pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value> {
         let body = serde_json::to_vec(body)
             .map_err(|e| Error::failed(format!("cannot write the request as JSON: {e}")))?;
+        self.post_bytes(path, body).await
+    }
+
+    /// The same with a body that is JSON already, or empty.
+    pub(crate) async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value> {
         self.send(Method::POST, path, body.into()).await
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json, Router,
-    body::to_bytes,
+    body::{Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Query as AxumQuery, Request},
     http::{Method, StatusCode, Uri, request::Parts},
     middleware::{Next, from_fn},
@@ -40,14 +40,14 @@ fn refuse(status: StatusCode, Error { kind, message, .. }: Error) -> Response {
     (status, Json(ErrorBody { error: ErrorDetail { kind, message } })).into_response()
 }
 
-/// A specification from a body, whatever its `Content-Type`, parsed and checked.
-pub(crate) struct Spec<T>(pub(crate) T);
+/// A body, whatever its `Content-Type`.
+pub(super) struct Body<const MAX: usize>(pub(super) Bytes);
 
-impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for Spec<T> {
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Body<MAX> {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let read = tokio::time::timeout(BODY_TIME, to_bytes(request.into_body(), BODY_MAX));
+        let read = tokio::time::timeout(BODY_TIME, to_bytes(request.into_body(), MAX));
         let Ok(read) = read.await else {
             let late = format!("the body was not complete after {} s", BODY_TIME.as_secs());
             return Err(refuse(StatusCode::REQUEST_TIMEOUT, Error::invalid(late)));
@@ -55,12 +55,24 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for Spec<T> {
         let body = read.map_err(|e| {
             let source = std::error::Error::source(&e);
             if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-                let large = format!("the body is larger than {BODY_MAX} bytes");
+                let large = format!("the body is larger than {MAX} bytes");
                 refuse(StatusCode::PAYLOAD_TOO_LARGE, Error::invalid(large))
             } else {
                 Error::invalid(format!("cannot read the body: {e}")).into_response()
             }
         })?;
+        Ok(Self(body))
+    }
+}
+
+/// A specification from a body, parsed and checked.
+pub(crate) struct Spec<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for Spec<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let Body(body) = Body::<BODY_MAX>::from_request(request, state).await?;
         let spec: T = serde_json::from_slice(&body).map_err(|e| {
             Error::invalid(format!("cannot understand the body: {e}; see /v1/openapi.json"))
                 .into_response()

@@ -15,14 +15,16 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema, openapi::OpenApi as D
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    backup::{BACKUP_MAX, Backup},
     engine::Engine,
-    error::{ErrorBody, Result},
+    error::{Context, ErrorBody, Result},
     model::{
         ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
         ParentView, StatsView,
     },
+    plan::Step,
 };
-use http::{Name, Query, Spec};
+use http::{Body, Name, Query, Spec};
 
 /// What the daemon is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -40,6 +42,15 @@ struct Removal {
     /// Remove its networks and children with it.
     #[serde(default)]
     force: bool,
+}
+
+/// How something is done.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Trial {
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// Which parent is asked about.
@@ -100,6 +111,9 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(child, child_rm))
         .routes(routes!(fdb))
         .routes(routes!(stats))
+        .routes(routes!(export))
+        .routes(routes!(import))
+        .routes(routes!(reload))
         .split_for_parts();
     // OpenAPI has no word for a parameter that may hold slashes.
     description.paths.paths = std::mem::take(&mut description.paths.paths)
@@ -222,6 +236,32 @@ async fn stats(
     engine.stats(parent.as_deref()).await.map(Json)
 }
 
+/// Everything that was asked for, and what children got: a backup.
+#[utoipa::path(get, path = "/v1/export", responses((status = OK, body = Backup), Failure))]
+async fn export(State(engine): App) -> Json<Backup> {
+    Json(engine.export().await)
+}
+
+/// Makes what a backup has and what is not there: all of it, or nothing.
+#[utoipa::path(post, path = "/v1/import", params(Trial), request_body = Backup, responses((status = OK, body = Vec<Step>), Failure))]
+async fn import(
+    State(engine): App,
+    Query(Trial { dry_run }): Query<Trial>,
+    Body(bytes): Body<BACKUP_MAX>,
+) -> Result<Json<Vec<Step>>> {
+    let backup = Backup::parse(&bytes).doing(|| "cannot understand the backup".into())?;
+    engine.import(backup, dry_run).await.map(Json)
+}
+
+/// Makes parents and networks what the configuration file says: all of it, or nothing.
+#[utoipa::path(post, path = "/v1/reload", params(Trial), responses((status = OK, body = Vec<Step>), Failure))]
+async fn reload(
+    State(engine): App,
+    Query(Trial { dry_run }): Query<Trial>,
+) -> Result<Json<Vec<Step>>> {
+    engine.reload(dry_run).await.map(Json)
+}
+
 fn created<T>(view: T) -> (StatusCode, Json<T>) {
     (StatusCode::CREATED, Json(view))
 }
@@ -241,13 +281,16 @@ mod tests {
         let expected = [
             "/v1/children",
             "/v1/children/{name}",
+            "/v1/export",
             "/v1/fdb",
+            "/v1/import",
             "/v1/networks",
             "/v1/networks/{name}",
             "/v1/networks/{name}/check",
             "/v1/openapi.json",
             "/v1/parents",
             "/v1/parents/{iface}",
+            "/v1/reload",
             "/v1/stats",
             "/v1/version",
         ];

@@ -93,6 +93,32 @@ pub(crate) enum Command {
     /// Frames and bytes of every port, and the reasons of drops
     #[command(after_help = STATS_HELP)]
     Stats(StatsArgs),
+    /// Write everything that was asked for, and what children got, as one JSON document
+    #[command(after_help = EXPORT_HELP)]
+    Export,
+    /// Make what a backup has and what is not there
+    ///
+    /// What is there as the backup has it is left alone. What is there and differs is an error, and
+    /// nothing is changed. Children whose namespace is not there are made when it comes.
+    #[command(after_help = EXPORT_HELP)]
+    Import {
+        /// What `maclane export` has written; "-" is standard input
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+        /// Only say what would be made
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make parents and networks what the configuration file says
+    ///
+    /// What the file has made and does not have any more is removed; what was made by hand is left
+    /// alone. If any of it cannot be, nothing is changed.
+    #[command(after_help = "Examples:\n  maclane reload --dry-run\n  maclane reload")]
+    Reload {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Say what this host can do, what is missing and how to get it
     ///
     /// Reads only, changes nothing, and works without a daemon. The exit status is 1 if a finding
@@ -119,12 +145,20 @@ pub(crate) enum Command {
 }
 
 const DAEMON_HELP: &str = "\
-Runs in the foreground until SIGTERM or SIGINT. Traffic goes on while it is down.
+Runs in the foreground until SIGTERM or SIGINT. Traffic goes on while it is down. SIGHUP does what
+`maclane reload` does.
 MACLANE_LOG filters the log, as in MACLANE_LOG=maclane=debug.
 
 Examples:
   maclane daemon
   maclane daemon --state-dir /tmp/m/state --runtime-dir /tmp/m/run";
+
+const EXPORT_HELP: &str = "\
+Examples:
+  maclane export > maclane.json
+  maclane import --dry-run maclane.json
+  maclane import maclane.json
+  ssh other maclane export | maclane import -";
 
 const STATS_HELP: &str = "\
 Examples:
@@ -141,6 +175,9 @@ Examples:
 /// Where the daemon keeps its things.
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArgs {
+    /// What declares parents and networks; /etc/maclane/maclane.toml, if it is there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Desired state: parents, networks and children
     #[arg(long, value_name = "DIR", default_value = "/var/lib/maclane")]
     pub(crate) state_dir: PathBuf,

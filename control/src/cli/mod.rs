@@ -8,7 +8,12 @@ mod stats;
 mod table;
 mod values;
 
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+    process::ExitCode,
+};
 
 use serde_json::{Value, json};
 
@@ -18,11 +23,13 @@ use self::{
 };
 use crate::{
     api::client::{Client, quote},
-    error::{Error, ErrorKind},
+    backup::Backup,
+    error::{Context, Error, ErrorKind},
     model::{
         ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
         ParentView,
     },
+    plan::{Action, Step},
 };
 
 /// Does what a command says.
@@ -42,6 +49,13 @@ pub(crate) async fn run(
             output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Export => output.json(&client.get("/v1/export").await?)?,
+        Command::Import { file, dry_run } => import(client, output, &file, dry_run).await?,
+        Command::Reload { dry_run } => {
+            let path = format!("/v1/reload?dry_run={dry_run}");
+            let answer = client.post_bytes(&path, Vec::new()).await?;
+            show_steps(client, output, answer, dry_run).await?;
+        }
         Command::Doctor => return doctor::run(client, output).await,
         #[cfg(feature = "failpoints")]
         Command::Failpoints => output.text(&(crate::failpoint::ALL.join("\n") + "\n"))?,
@@ -58,9 +72,7 @@ async fn parent(client: &Client, output: Output, command: ParentCommand) -> anyh
             let answer = client.post("/v1/parents", &ParentSpec::from(add)).await?;
             let view: ParentView = understand(answer.clone())?;
             output.rows::<ParentView>(answer)?;
-            for problem in &view.problems {
-                output.note(&format!("warning: {}: {problem}", view.iface));
-            }
+            warn(output, &view);
         }
         ParentCommand::Rm { iface, force } => {
             let force = if force { "?force=true" } else { "" };
@@ -71,6 +83,48 @@ async fn parent(client: &Client, output: Output, command: ParentCommand) -> anyh
         ParentCommand::Show { iface } => {
             output.fields(client.get(&format!("/v1/parents/{}", quote(&iface))).await?)?;
         }
+    }
+    Ok(())
+}
+
+fn warn(output: Output, view: &ParentView) {
+    for problem in &view.problems {
+        output.note(&format!("warning: {}: {problem}", view.iface));
+    }
+}
+
+/// Reads the backup here first, where its name is known.
+async fn import(client: &Client, output: Output, file: &Path, dry_run: bool) -> anyhow::Result<()> {
+    let doing = || format!("cannot import {}", file.display());
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        fs::read(file)
+    };
+    let bytes = bytes.doing(doing)?;
+    Backup::parse(&bytes).doing(doing)?;
+    let answer = client.post_bytes(&format!("/v1/import?dry_run={dry_run}"), bytes).await?;
+    show_steps(client, output, answer, dry_run).await
+}
+
+/// Shows the steps of a plan, and, if they were taken, what is wrong with the parents that they are
+/// about.
+async fn show_steps(
+    client: &Client,
+    output: Output,
+    answer: Value,
+    dry_run: bool,
+) -> anyhow::Result<()> {
+    let steps: Vec<Step> = understand(answer.clone())?;
+    if steps.is_empty() && !output.is_json() {
+        return output.text("nothing to do\n");
+    }
+    output.rows::<Step>(answer)?;
+    let parents = steps.iter().filter(|step| !dry_run && step.action != Action::Remove);
+    for iface in parents.filter_map(|step| step.object.strip_prefix("parent ")) {
+        let view = client.get(&format!("/v1/parents/{}", quote(iface))).await?;
+        warn(output, &understand(view)?);
     }
     Ok(())
 }

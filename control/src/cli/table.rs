@@ -9,7 +9,10 @@ use tabled::{
     settings::{Alignment, Padding, Style, object::Columns},
 };
 
-use crate::model::{ChildView, FdbView, Finding, NetworkFinding, NetworkView, ParentView};
+use crate::{
+    model::{ChildView, FdbView, Finding, NetworkFinding, NetworkView, ParentView},
+    plan::Step,
+};
 
 /// What is shown of something in one line of a table.
 pub(super) trait Row {
@@ -104,6 +107,15 @@ impl Row for NetworkFinding {
 
     fn cells(&self) -> Vec<String> {
         vec![self.network.clone(), self.finding.clone()]
+    }
+}
+
+impl Row for Step {
+    const HEADER: &'static [&'static str] = &["ACTION", "OBJECT", "DETAILS"];
+
+    fn cells(&self) -> Vec<String> {
+        let details = Some(&self.details).filter(|details| !details.is_empty());
+        vec![self.action.name().into(), self.object.clone(), optional(details)]
     }
 }
 

@@ -66,7 +66,8 @@ impl State {
         Ok(parent.adopted.contains_key(&mac).then(|| "an adopted child".into()))
     }
 
-    fn check_trunk(&self, trunk: &Trunk, network: &NetworkSpec) -> Result<()> {
+    /// Refuses a trunk that a network cannot have.
+    pub(crate) fn check_trunk(&self, trunk: &Trunk, network: &NetworkSpec) -> Result<()> {
         if network.internal {
             return Err(Error::conflict(format!(
                 "network {} is internal, and a trunk leaves its VLAN; use another network",

@@ -114,6 +114,15 @@ fn pause() -> Duration {
 }
 
 impl State {
+    /// Refuses addresses of a network that is not what it was when they were found.
+    pub(super) fn check_held(&self, held: &Held) -> Result<()> {
+        let name = &held.network.name;
+        if *self.network(name)? == held.network {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("network \"{name}\" was changed meanwhile; try again")))
+    }
+
     /// Where the LAN is asked for the addresses of a child; nowhere if nobody wants that, or cannot.
     fn place_to_ask(&self, spec: &ChildSpec, network: &NetworkSpec) -> Option<Place> {
         let wanted = spec.probe && network.probe && !network.subnets.is_empty();

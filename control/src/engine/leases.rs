@@ -29,7 +29,7 @@ const PRUNED_AT_ONCE: usize = 32;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Released {
     /// Until when it is not given out again, in seconds since 1970.
-    until: u64,
+    pub(crate) until: u64,
 }
 
 /// The addresses that were given back, by network.
@@ -40,7 +40,8 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn key(network: &str, ip: IpAddr) -> String {
+/// The key of an address that was given back.
+pub(crate) fn key(network: &str, ip: IpAddr) -> String {
     format!("{}{network}/{ip}", store::RELEASED)
 }
 
@@ -183,7 +184,7 @@ impl State {
     }
 
     /// Who has an address in a network's VLAN.
-    fn owner_of_address(&self, ip: IpAddr, network: &NetworkSpec) -> Option<String> {
+    pub(crate) fn owner_of_address(&self, ip: IpAddr, network: &NetworkSpec) -> Option<String> {
         let child = self.addresses_beside(network).find(|(_, _, other)| *other == ip);
         if let Some((name, record, _)) = child {
             return Some(format!("child \"{name}\" (network {})", record.spec.network));
@@ -285,7 +286,9 @@ impl State {
 
     /// Refuses subnets that another network in the same VLAN has.
     pub(crate) fn check_subnets(&self, spec: &NetworkSpec) -> Result<()> {
-        let beside = self.networks_of(&spec.parent).filter(|other| other.vlan == spec.vlan);
+        let beside = self
+            .networks_of(&spec.parent)
+            .filter(|other| other.vlan == spec.vlan && other.name != spec.name);
         for other in beside {
             for subnet in &spec.subnets {
                 let theirs =

@@ -5,9 +5,12 @@
 
 mod adopt;
 mod audit;
+mod backup;
+mod batch;
 mod checks;
 mod children;
 mod conflicts;
+mod declare;
 mod defence;
 mod findings;
 mod follow;
@@ -32,6 +35,8 @@ use self::{
     state::{Problem, State},
 };
 use crate::{
+    backup::Backup,
+    config::ConfigFile,
     dataplane::pinned_parents,
     error::{Context, Error, Result},
     kernel,
@@ -40,6 +45,7 @@ use crate::{
         TcMode,
     },
     netlink::{self, Change},
+    plan::Step,
     task::Task,
 };
 
@@ -59,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) bpffs: PathBuf,
     /// How TC programs are attached.
     pub(crate) tc: TcMode,
+    /// What declares parents and networks.
+    pub(crate) config: ConfigFile,
 }
 
 /// The daemon's one owner of state.
@@ -70,6 +78,11 @@ pub(crate) struct Engine {
 impl Engine {
     /// Reads the store, brings everything to what it says, and goes on watching.
     pub(crate) async fn start(settings: Settings) -> Result<Arc<Self>> {
+        let config = settings.config.read().map_err(|e| {
+            Error::invalid(format!(
+                "cannot start: {e}; correct it and start the daemon again; traffic goes on meanwhile as it was"
+            ))
+        })?;
         kernel::check()?;
         check_bpffs(&settings.bpffs)?;
         let (changes, heard) = mpsc::unbounded_channel();
@@ -104,6 +117,9 @@ impl Engine {
         for _ in 0..2 {
             state.lock().await.reconcile().await;
         }
+        if let Err(e) = state.lock().await.declare(&config, false).await {
+            tracing::error!("{e}; then `maclane reload`");
+        }
         let control = Task::spawn(control(state.clone(), kick, heard));
         Ok(Arc::new(Self { state, _tasks: [listen, control] }))
     }
@@ -123,14 +139,24 @@ impl Engine {
     pub(crate) async fn parent_add(&self, spec: ParentSpec) -> Result<ParentView> {
         let mut state = self.state.lock().await;
         let iface = spec.iface.clone();
-        let done = state.parent_add(spec).await;
-        done.map_err(|e| e.context(format!("cannot add parent \"{iface}\"")))?;
+        let doing = || format!("cannot add parent \"{iface}\"");
+        if state.parents.get(&iface).is_some_and(|there| there.record.value.spec != spec) {
+            state.check_not_declared::<ParentSpec>(&iface, "change").doing(doing)?;
+        }
+        state.parent_add(spec).await.doing(doing)?;
         state.parent_view(&iface)
     }
 
     /// Removes a parent and everything that maclane attached to it.
     pub(crate) async fn parent_rm(&self, iface: &str, force: bool) -> Result<()> {
-        self.state.lock().await.parent_rm(iface, force).await
+        let mut state = self.state.lock().await;
+        let doing = || format!("cannot remove parent \"{iface}\"");
+        state.check_not_declared::<ParentSpec>(iface, "remove").doing(doing)?;
+        for network in state.networks_of(iface).filter(|_| force) {
+            let it = || format!("cannot remove network \"{}\" of parent \"{iface}\"", network.name);
+            state.check_not_declared::<NetworkSpec>(&network.name, "remove").doing(it)?;
+        }
+        state.parent_rm(iface, force).await
     }
 
     /// Every network.
@@ -154,7 +180,10 @@ impl Engine {
 
     /// Removes a network without children.
     pub(crate) async fn network_rm(&self, name: &str) -> Result<()> {
-        self.state.lock().await.network_rm(name).await
+        let mut state = self.state.lock().await;
+        let doing = || format!("cannot remove network \"{name}\"");
+        state.check_not_declared::<NetworkSpec>(name, "remove").doing(doing)?;
+        state.network_rm(name).await
     }
 
     /// Every child, adopted ones too.
@@ -177,8 +206,10 @@ impl Engine {
         let doing = || format!("cannot create child \"{name}\"");
         let held = self.hold(&spec).await.doing(doing)?;
         let addresses = held.addresses.clone();
-        self.state.lock().await.child_create(spec, addresses).await.doing(doing)?;
-        drop(held);
+        let mut state = self.state.lock().await;
+        state.check_held(&held).doing(doing)?;
+        state.child_create(spec, addresses).await.doing(doing)?;
+        drop((state, held));
         self.child(&name).await
     }
 
@@ -193,6 +224,24 @@ impl Engine {
             )));
         }
         state.child_rm(name).await
+    }
+
+    /// Makes parents and networks what the configuration file says; what that was, or, for a trial,
+    /// would be.
+    pub(crate) async fn reload(&self, dry_run: bool) -> Result<Vec<Step>> {
+        let file = self.state.lock().await.config.clone();
+        let config = file.read().doing(|| "cannot reload, and nothing was changed".into())?;
+        self.state.lock().await.declare(&config, dry_run).await
+    }
+
+    /// Everything that users asked for, and what children got.
+    pub(crate) async fn export(&self) -> Backup {
+        self.state.lock().await.export()
+    }
+
+    /// Makes what a backup has and what is not there; what that was, or, for a trial, would be.
+    pub(crate) async fn import(&self, backup: Backup, dry_run: bool) -> Result<Vec<Step>> {
+        self.state.lock().await.import(backup, dry_run).await
     }
 
     /// The forwarding table, of one parent or of all.

@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::{
     error::{Context, Error, Result},
-    model::{Kind, Mode, NetworkSpec, ParentSpec, UnknownPolicy, XdpMode},
+    model::{Kind, Mode, NetworkSpec, ParentSpec},
     store::{self, Store, Versioned},
 };
 
@@ -19,12 +19,7 @@ impl State {
         }
         let new_parent = !self.parents.contains_key(&spec.parent);
         if new_parent {
-            let parent = ParentSpec {
-                iface: spec.parent.clone(),
-                xdp: XdpMode::default(),
-                unknown: UnknownPolicy::default(),
-            };
-            self.parent_add(parent).await.doing(doing)?;
+            self.parent_add(ParentSpec::new(&spec.parent)).await.doing(doing)?;
         }
         let checked = match self.check_network(&spec) {
             Ok(()) => self.check_routes(&spec).await,
@@ -58,7 +53,7 @@ impl State {
     }
 
     /// Refuses a network that cannot be.
-    fn check_network(&self, spec: &NetworkSpec) -> Result<()> {
+    pub(crate) fn check_network(&self, spec: &NetworkSpec) -> Result<()> {
         let iface = &spec.parent;
         let parent = self.parent(iface)?;
         if let (Some(wanted), Some(most)) = (spec.mtu, parent.link.as_ref().and_then(|l| l.mtu))
@@ -94,7 +89,12 @@ impl State {
         let iface = &spec.parent;
         let other = self
             .networks_of(iface)
-            .find(|n| n.kind == Kind::Macvlan && n.mode == Mode::Bridge && n.vlan != spec.vlan)
+            .find(|n| {
+                n.kind == Kind::Macvlan
+                    && n.mode == Mode::Bridge
+                    && n.vlan != spec.vlan
+                    && n.name != spec.name
+            })
             .map(|n| format!("those of network {} in VLAN {}", n.name, n.vlan));
         let bridged =
             |p: &super::state::Parent| p.adopted.values().any(|a| a.mode() == Mode::Bridge);

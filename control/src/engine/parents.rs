@@ -15,7 +15,7 @@ use crate::{
     failpoint::failpoint,
     model::{Mac, ParentSpec, UnknownPolicy},
     netlink::{Link, LinkKind},
-    store::{self, Store, Versioned},
+    store::{self, Change, Store, Versioned},
     task::Task,
 };
 
@@ -94,15 +94,20 @@ impl State {
                 "no interface \"{iface}\" in this network namespace; see `ip link`"
             ))
         })?;
+        self.check_new_parent_link(iface, &link)
+    }
+
+    /// Refuses a link that cannot be a parent.
+    pub(crate) fn check_new_parent_link(&self, iface: &str, link: &Link) -> Result<()> {
         if link.name != iface {
             return Err(Error::invalid(format!(
                 "\"{iface}\" is another name of {}; use that one",
                 link.name
             )));
         }
-        check_link(&link)?;
-        self.check_no_host_end(&link)?;
-        self.check_no_parent(&link)
+        check_link(link)?;
+        self.check_no_host_end(link)?;
+        self.check_no_parent(link)
     }
 
     /// Refuses an interface that is a parent already, under the name that it had.
@@ -207,7 +212,10 @@ impl State {
         }
         if let Some(parent) = self.parents.get(iface) {
             let key = format!("{}{iface}", store::PARENTS);
-            self.store.delete_if(&key, parent.record.revision).await?;
+            let mut changes = vec![Change::delete(&key, parent.record.revision)];
+            changes.extend(self.undeclare(&key));
+            self.store.change(changes).await?;
+            self.declared.remove(&key);
             self.parents.remove(iface);
         }
         Ok(())

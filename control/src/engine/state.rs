@@ -20,6 +20,7 @@ use super::{
     leases::{self, Quarantine},
 };
 use crate::{
+    config::ConfigFile,
     dataplane::{Dataplane, TcKind, XdpIn},
     error::{Error, Result},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
@@ -253,6 +254,10 @@ pub(crate) struct State {
     pub(crate) children: BTreeMap<String, Child>,
     /// Addresses that were given back.
     pub(crate) quarantine: Quarantine,
+    /// The file that declares parents and networks.
+    pub(crate) config: ConfigFile,
+    /// The keys of parents and networks that it has made, with the revisions that say so.
+    pub(crate) declared: BTreeMap<String, u64>,
     /// Addresses that the LAN is asked for just now.
     pub(crate) asking: Asking,
     /// Addresses that somebody on the LAN has.
@@ -272,6 +277,7 @@ impl State {
         let parents = store.list_as::<ParentRecord>(store::PARENTS).await?;
         let networks = store.list_as::<NetworkSpec>(store::NETWORKS).await?;
         let children = store.list_as::<ChildRecord>(store::CHILDREN).await?;
+        let declared = store.list_as::<bool>(store::DECLARED).await?;
         Ok(Self {
             netlink: Netlink::own()?,
             own_netns: Netns::own()?.id(),
@@ -286,6 +292,8 @@ impl State {
                 })
                 .collect(),
             quarantine: leases::read(&store).await?,
+            config: settings.config,
+            declared: declared.into_iter().map(|(key, mark)| (key, mark.revision)).collect(),
             asking: Asking::default(),
             conflicts: Conflicts::new(),
             host_addresses: BTreeSet::new(),

@@ -10,8 +10,8 @@ use crate::{
     dataplane::Pins,
     error::Result,
     model::{
-        ChildView, DropStats, FdbView, Kind, Mac, NetworkView, Origin, ParentView, PortStats,
-        StatsView,
+        ChildView, DropStats, FdbView, Kind, Mac, NetworkSpec, NetworkView, Origin, ParentSpec,
+        ParentView, PortStats, StatsView,
     },
 };
 
@@ -47,6 +47,7 @@ impl State {
             children: self.children_of(iface).count(),
             adopted: parent.adopted.len(),
             pins: Pins::new(&self.bpffs, iface).dir().display().to_string(),
+            declared: self.is_declared::<ParentSpec>(iface),
             problems: parent.problems.values().cloned().collect(),
         })
     }
@@ -55,6 +56,7 @@ impl State {
     pub(crate) fn network_view(&self, name: &str) -> Result<NetworkView> {
         let spec = self.network(name)?.clone();
         Ok(NetworkView {
+            declared: self.is_declared::<NetworkSpec>(name),
             mode_in_force: self.mode_in_force(&spec),
             children: self.children_in(name).map(String::from).collect(),
             pools: self.pool_views(&spec),

@@ -164,31 +164,34 @@ async fn a_power_cut_leaves_the_store_as_before_or_after_the_change() {
     let dir = tempfile::tempdir().unwrap();
     let base = filled(dir.path()).await;
     let before = records();
-    let change = |key: &str, value: Option<Value>| {
-        let mut after = before.clone();
-        match value {
-            Some(value) => after.insert(key.to_owned(), value),
-            None => after.remove(key),
-        };
-        after
-    };
-    for (key, new) in [
-        ("children/late", Some(value("late", 100))),
-        ("children/long", Some(value("long", 60_000))),
-        ("networks/lan50", Some(value("changed", 20))),
-        ("children/web", None),
+    for changes in [
+        vec![("children/late", Some(value("late", 100)))],
+        vec![("children/long", Some(value("long", 60_000)))],
+        vec![("networks/lan50", Some(value("changed", 20)))],
+        vec![("children/web", None)],
+        vec![
+            ("children/late", Some(value("late", 900))),
+            ("children/web", None),
+            ("networks/lan50", Some(value("changed", 20))),
+        ],
     ] {
-        let after = change(key, new.clone());
+        let key = changes[0].0;
+        let mut after = before.clone();
         let steps = Arc::<Mutex<Vec<Step>>>::default();
         let disk = Recorder { bytes: Mutex::new(base.clone()), steps: Arc::clone(&steps) };
         let database = Database::builder().create_with_backend(disk).unwrap();
-        let expected = {
+        let mut rows = Vec::new();
+        for (key, new) in changes {
             let transaction = database.begin_read().unwrap();
             let table = transaction.open_table(RECORDS).unwrap();
-            table.get(key).unwrap().map(|entry| entry.value().0)
-        };
-        let bytes = new.map(|value| value.to_string().into_bytes());
-        swap(&database, key, bytes.as_deref(), expected).unwrap().unwrap();
+            let expected = table.get(key).unwrap().map(|entry| entry.value().0);
+            rows.push(Row::from(Change { key: key.to_owned(), value: new.clone(), expected }));
+            match new {
+                Some(value) => after.insert(key.to_owned(), value),
+                None => after.remove(key),
+            };
+        }
+        swap(&database, &rows).unwrap().unwrap();
         let written = steps.lock().unwrap().clone();
         assert!(written.iter().any(|step| matches!(step, Step::Sync)), "nothing is synced");
         let (mut old, mut changed) = (0, 0);

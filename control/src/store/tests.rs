@@ -48,6 +48,34 @@ async fn a_change_needs_the_revision_that_it_replaces() {
 }
 
 #[tokio::test]
+async fn changes_that_are_made_together_are_made_all_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(dir.path()).unwrap();
+    let lan = store.put_if("networks/lan", json!(1), None).await.unwrap();
+    let all = |expected| {
+        vec![
+            Change::put("children/a", &1, None).unwrap(),
+            Change::put("children/b", &2, None).unwrap(),
+            Change::delete("networks/lan", expected),
+        ]
+    };
+    let conflict = store.change(all(lan + 1)).await.unwrap_err();
+    assert_eq!(conflict.kind, ErrorKind::Conflict, "{conflict}");
+    assert!(conflict.message.contains("networks/lan"), "{conflict}");
+    let keys = async || -> Vec<String> {
+        store.list("").await.unwrap().into_iter().map(|(key, _)| key).collect()
+    };
+    assert_eq!(keys().await, ["networks/lan"]);
+    let revision = store.change(all(lan)).await.unwrap();
+    assert_eq!(keys().await, ["children/a", "children/b"]);
+    for key in ["children/a", "children/b"] {
+        assert_eq!(store.get(key).await.unwrap().unwrap().revision, revision);
+    }
+    let next = store.put_if("networks/lan", json!(1), None).await.unwrap();
+    assert!(next > revision, "no two changes have the same revision");
+}
+
+#[tokio::test]
 async fn a_list_holds_the_keys_of_its_prefix_in_order() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path()).await;
