@@ -32,6 +32,8 @@ enum Operation {
     ChildAdd(&'static str),
     /// `child rm`, of a child of this network.
     ChildRm(&'static str),
+    /// The end of the lease of a child of this network, whose namespace is gone.
+    Release(&'static str),
     /// `parent add`.
     ParentAdd,
     /// `parent rm --force`, with children of every kind.
@@ -47,7 +49,7 @@ enum Operation {
 }
 
 use Operation::{
-    ChildAdd, ChildRm, FirstStart, NetworkCreate, ParentAdd, ParentRm, Start, Upgrade,
+    ChildAdd, ChildRm, FirstStart, NetworkCreate, ParentAdd, ParentRm, Release, Start, Upgrade,
 };
 
 /// The networks: macvlan and veth, untagged, and macvlan in a VLAN.
@@ -76,7 +78,7 @@ impl Site {
         let points = Failpoints::new();
         let setup = Setup {
             program: Some(failpoints::binary()),
-            arguments: &["--tc", tc],
+            arguments: &["--tc", tc, "--lease-grace", "1"],
             environment: Some(points.variable()),
             bpffs: None,
         };
@@ -124,7 +126,7 @@ impl Site {
     /// What has to be there before the operation.
     fn prepare(&mut self, operation: Operation) {
         match operation {
-            ChildRm(network) => self.add(network),
+            ChildRm(network) | Release(network) => self.add(network),
             ParentRm => self.furnish(),
             _ => {}
         }
@@ -135,6 +137,14 @@ impl Site {
         match operation {
             ChildAdd(network) => self.add(network),
             ChildRm(_) => drop(self.daemon.cli(&["child", "rm", "c"])),
+            Release(_) => {
+                self.child.delete_all();
+                eventually("the child is removed, or the daemon has died", SOON, || {
+                    let list = self.daemon.cli(&["child", "ls"]);
+                    !list.status.success()
+                        || !String::from_utf8_lossy(&list.stdout).contains("\nc ")
+                });
+            }
             ParentAdd => drop(self.daemon.cli(&["parent", "add", PARENT, "--xdp", "native"])),
             ParentRm => drop(self.daemon.cli(&["parent", "rm", PARENT, "--force"])),
             NetworkCreate => {
@@ -170,6 +180,12 @@ impl Site {
                 self.assert_child_works(network, at);
                 self.daemon.run(&["child", "rm", "c"]);
                 assert!(!self.child.has("eth0"), "killed at {at:?}: a link is left");
+            }
+            Release(_) => {
+                eventually(&format!("killed at {at:?}: the child is removed"), SOON, || {
+                    !self.knows("child", "c")
+                });
+                self.child.make_again();
             }
             NetworkCreate => {
                 if !self.knows("network", "new") {
@@ -308,6 +324,13 @@ fn child_add_that_dies_anywhere_is_finished_or_forgotten() {
 fn child_rm_that_dies_anywhere_is_finished() {
     for network in ["lan", "lanv", "lan10"] {
         kill_everywhere(ChildRm(network));
+    }
+}
+
+#[test]
+fn the_end_of_a_lease_that_dies_anywhere_is_finished() {
+    for network in ["lanv", "lan10"] {
+        kill_everywhere(Release(network));
     }
 }
 

@@ -150,6 +150,13 @@ pub(crate) struct DaemonArgs {
     /// Where the BPF file system is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub(crate) bpffs: PathBuf,
+    /// How long a child whose namespace is gone keeps its addresses; then it is removed
+    ///
+    /// Time counts during which the daemon runs, from the beginning again after a reboot. Within it,
+    /// a namespace that comes back under its name gets the child as it was.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) lease_grace: u32,
     /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
     #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
     pub(crate) tc: TcMode,

@@ -90,12 +90,13 @@ impl State {
             removing: false,
             addresses,
             since: now(),
+            missed: None,
             spec,
         };
         let key = format!("{}{name}", store::CHILDREN);
         let revision = self.store.put_as(&key, &value, None).await?;
         let record = Versioned { value, revision };
-        self.children.insert(name.clone(), Child { record, live: None, suspect: false });
+        self.children.insert(name.clone(), Child::new(record, false));
         if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
             plane.reset_counters(port)?;
             failpoint!("counters.reset");

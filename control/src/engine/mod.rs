@@ -3,6 +3,7 @@
 //! Level-triggered. The kernel is the truth for links, the store for what was asked for, and every
 //! step compares the two and may be done twice or cut short anywhere.
 
+mod absent;
 mod adopt;
 mod audit;
 mod checks;
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) bpffs: PathBuf,
     /// How TC programs are attached.
     pub(crate) tc: TcMode,
+    /// How long a child whose namespace is gone keeps its addresses.
+    pub(crate) lease_grace: Duration,
 }
 
 /// The daemon's one owner of state.
@@ -234,6 +237,9 @@ impl State {
                     parent.problems.insert(Problem::Sync, text);
                 }
             }
+        }
+        if let Err(e) = self.end_leases().await {
+            tracing::warn!("cannot remove a child whose namespace is gone: {e}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Settings,
+    absent::{Absence, Missed},
     conflicts::{Asking, Conflicts},
     leases::{self, Quarantine},
 };
@@ -63,6 +64,9 @@ pub(crate) struct ChildRecord {
     /// When it was made, in seconds since 1970.
     #[serde(default)]
     pub(crate) since: u64,
+    /// For how long its namespace has been gone.
+    #[serde(default)]
+    pub(crate) missed: Option<Missed>,
 }
 
 impl ChildRecord {
@@ -121,6 +125,15 @@ pub(crate) struct Child {
     pub(crate) live: Option<Live>,
     /// Something about it has changed: look again.
     pub(crate) suspect: bool,
+    /// Its namespace is gone.
+    pub(crate) absence: Option<Absence>,
+}
+
+impl Child {
+    /// One whose link was not seen yet.
+    pub(crate) fn new(record: Versioned<ChildRecord>, suspect: bool) -> Self {
+        Self { record, live: None, suspect, absence: None }
+    }
 }
 
 /// A macvlan child that somebody else made.
@@ -246,6 +259,8 @@ pub(crate) struct State {
     pub(crate) parents: BTreeMap<String, Parent>,
     pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
     pub(crate) children: BTreeMap<String, Child>,
+    /// How long a child whose namespace is gone keeps its addresses.
+    pub(crate) lease_grace: Duration,
     /// Addresses that were given back.
     pub(crate) quarantine: Quarantine,
     /// Addresses that the LAN is asked for just now.
@@ -273,9 +288,10 @@ impl State {
                 .into_iter()
                 .map(|(k, Versioned { value, revision })| {
                     let record = Versioned { value: value.with_addresses(), revision };
-                    (k, Child { record, live: None, suspect: true })
+                    (k, Child::new(record, true))
                 })
                 .collect(),
+            lease_grace: settings.lease_grace,
             quarantine: leases::read(&store).await?,
             asking: Asking::default(),
             conflicts: Conflicts::new(),

@@ -93,7 +93,11 @@ impl State {
             ip: record.addresses.clone(),
             mtu: live.and_then(|live| live.mtu),
             port: Some(record.port),
-            state: state_name(live.map(|live| live.up), "gone"),
+            state: state_name(
+                live.map(|live| live.up),
+                if child.absence.is_some() { "no namespace" } else { "gone" },
+            ),
+            lease_until: self.lease_until(child),
             origin: Origin::Created,
             identity: match network.map(|network| network.kind) {
                 // Its host end is on this side.
@@ -197,6 +201,7 @@ fn adopted_view(iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
         port: Some(adopted.port),
         // Only the MACs of children that are up are in the parent's filter.
         state: "up".into(),
+        lease_until: None,
         origin: Origin::Adopted,
         identity: identity(adopted.guarded),
     }
