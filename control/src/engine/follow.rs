@@ -191,7 +191,14 @@ impl State {
         };
         let inside = Netlink::inside(&netns)?;
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
-            if looks_only || self.has_moved(&record, &network).await? {
+            if looks_only {
+                // The next pass makes it again.
+                if let Some(child) = self.children.get_mut(name) {
+                    child.suspect = true;
+                }
+                return Ok(());
+            }
+            if self.has_moved(&record, &network).await? {
                 return Ok(());
             }
             tracing::info!(child = name, "its link is gone: it is made again");
