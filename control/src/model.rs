@@ -303,6 +303,8 @@ pub(crate) struct ParentView {
     pub(crate) mac: Option<Mac>,
     /// The interface's MTU in bytes.
     pub(crate) mtu: Option<u32>,
+    /// maclane has made the interface, and removes it with the parent.
+    pub(crate) made: bool,
     /// What was asked for.
     pub(crate) xdp: XdpMode,
     /// What is attached: `native`, `generic` or `off`.

@@ -384,6 +384,8 @@ fn every_failpoint_is_reached() {
     } else {
         wanted.retain(|name| !name.starts_with("tcx.") && !name.starts_with("upgrade."));
     }
+    // `sub_interface.rs` lets it die there, where the kernel has them.
+    wanted.retain(|name| !name.starts_with("sub_interface."));
     for (operation, tc) in operations {
         let mut site = Site::new(operation, tc);
         for (name, _) in record(&mut site, operation) {

@@ -224,7 +224,8 @@ Examples:
   maclane network create lan50 --parent eth0 --vlan 50
   maclane network create lan60 --parent eth0 --vlan 60 --subnet 192.168.60.0/24 --subnet fd00:60::/64 \\
       --gateway 192.168.60.254 --ip-range 192.168.60.128/25 --aux-address printer=192.168.60.130
-  maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000")]
+  maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000
+  maclane network create as-in-docker --parent eth0.70")]
     Create(NetworkCreate),
     /// Remove a network that has no children
     Rm {
@@ -248,7 +249,8 @@ pub(crate) struct NetworkCreate {
     /// Its name
     #[arg(value_parser = text(check::name))]
     name: String,
-    /// The parent that it sits on
+    /// The parent that it sits on; where there is no eth0.50 but an eth0, maclane makes that 802.1Q
+    /// sub-interface, and removes it with its last network
     #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
     parent: String,
     /// Its VLAN; 0 is untagged

@@ -172,6 +172,7 @@ impl State {
             child.record.value.built = true;
             self.save_child(name).await?;
         }
+        self.tell_below(&parent);
         Ok(())
     }
 
@@ -316,6 +317,7 @@ impl State {
         self.forget_child(name).await?;
         self.sync_tables(&record.parent)?;
         self.sync_modes(&record.parent).await;
+        self.tell_below(&record.parent);
         tracing::info!(child = name, "child removed");
         Ok(())
     }

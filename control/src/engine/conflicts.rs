@@ -10,7 +10,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{Engine, leases::now, state::State};
+use super::{Engine, leases::now, state::State, sub_interface::Lan};
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, ConflictView, Mac, NetworkSpec},
@@ -28,8 +28,8 @@ const ASKED_FOR_BY_OTHERS: u64 = 5;
 /// all would keep it busy for as long as there are addresses.
 const TRIES: usize = 64;
 
-/// The addresses that are asked for just now, by parent and VLAN.
-pub(crate) type Asking = Arc<Mutex<BTreeSet<(String, u16, IpAddr)>>>;
+/// The addresses that are asked for just now, by LAN.
+pub(crate) type Asking = Arc<Mutex<BTreeSet<(Lan, IpAddr)>>>;
 
 /// Addresses that somebody on the LAN has, by network: who, and until when that is believed.
 pub(crate) type Conflicts = BTreeMap<(String, IpAddr), (Mac, u64)>;
@@ -39,6 +39,7 @@ pub(crate) struct Held {
     /// With the prefix lengths of their subnets.
     pub(crate) addresses: Vec<IpNetwork>,
     network: NetworkSpec,
+    lan: Lan,
     asking: Asking,
 }
 
@@ -46,7 +47,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         for address in &self.addresses {
-            asking.remove(&(self.network.parent.clone(), self.network.vlan, address.ip()));
+            asking.remove(&(self.lan.clone(), address.ip()));
         }
     }
 }
@@ -117,20 +118,20 @@ impl State {
 
     fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {
         let addresses = self.grant(spec, &network)?;
+        let lan = self.lan_of(&network);
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         for address in &addresses {
-            asking.insert((network.parent.clone(), network.vlan, address.ip()));
+            asking.insert((lan.clone(), address.ip()));
         }
         drop(asking);
-        Ok(Held { addresses, network, asking: self.asking.clone() })
+        Ok(Held { addresses, network, lan, asking: self.asking.clone() })
     }
 
-    /// The addresses that are asked for just now in a network's VLAN.
+    /// The addresses that are asked for just now on a network's LAN.
     pub(super) fn asked_for(&self, network: &NetworkSpec) -> Vec<IpAddr> {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let beside =
-            asking.iter().filter(|(p, vlan, _)| *p == network.parent && *vlan == network.vlan);
-        beside.map(|(_, _, ip)| *ip).collect()
+        let lan = self.lan_of(network);
+        asking.iter().filter(|(other, _)| *other == lan).map(|(_, ip)| *ip).collect()
     }
 
     fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {

@@ -13,7 +13,9 @@ mod follow;
 mod leases;
 mod networks;
 mod parents;
+mod removal;
 mod state;
+mod sub_interface;
 mod tables;
 mod views;
 mod xdp;
@@ -123,7 +125,7 @@ impl Engine {
     pub(crate) async fn parent_add(&self, spec: ParentSpec) -> Result<ParentView> {
         let mut state = self.state.lock().await;
         let iface = spec.iface.clone();
-        let done = state.parent_add(spec).await;
+        let done = state.parent_add(spec, false).await;
         done.map_err(|e| e.context(format!("cannot add parent \"{iface}\"")))?;
         state.parent_view(&iface)
     }
@@ -225,7 +227,10 @@ impl State {
         }
         let parents: Vec<String> = self.parents.keys().cloned().collect();
         for iface in parents {
-            let done = self.reconcile_parent(&iface).await;
+            let mut done = self.reconcile_parent(&iface).await;
+            if self.is_left(&iface) {
+                done = self.parent_leave(&iface).await;
+            }
             let Some(parent) = self.parents.get_mut(&iface) else { continue };
             match done {
                 Ok(()) => drop(parent.problems.remove(&Problem::Sync)),

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Settings,
     absent::{Absence, Missed},
+    adopt::Adopted,
     conflicts::{Asking, Conflicts},
     leases::{self, Quarantine},
+    sub_interface::SubInterface,
 };
 use crate::{
     dataplane::{Dataplane, TcKind, XdpIn},
@@ -36,6 +38,9 @@ pub(crate) struct ParentRecord {
     /// The index and MAC that the interface had last: how it is known again when it was renamed.
     #[serde(default)]
     pub(crate) seen: Option<(u32, Mac)>,
+    /// The sub-interface that maclane makes for it.
+    #[serde(default)]
+    pub(crate) made: Option<SubInterface>,
 }
 
 /// A child, in the store.
@@ -136,33 +141,6 @@ impl Child {
     }
 }
 
-/// A macvlan child that somebody else made.
-#[derive(Clone, Debug)]
-pub(crate) struct Adopted {
-    /// Its port in the dataplane.
-    pub(crate) port: u16,
-    /// What was found out about it: its namespace, name, index, mode and MTU.
-    pub(crate) found: Option<Found>,
-    /// `maclane_guard` is on it.
-    pub(crate) guarded: bool,
-}
-
-/// An adopted child's link, where its namespace can be entered.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    /// Where its namespace is.
-    pub(crate) netns: PathBuf,
-    /// The link in there.
-    pub(crate) link: Link,
-}
-
-impl Adopted {
-    /// Its macvlan mode; that of the kernel's default and of Docker where it cannot be seen.
-    pub(crate) fn mode(&self) -> Mode {
-        self.found.as_ref().and_then(|found| found.link.kind.mode()).unwrap_or(Mode::Bridge)
-    }
-}
-
 /// A parent.
 pub(crate) struct Parent {
     /// What the store holds.
@@ -202,6 +180,8 @@ pub(crate) struct Parent {
 pub(crate) enum Problem {
     /// The interface.
     Link,
+    /// The sub-interface that maclane makes for it.
+    SubInterface,
     /// XDP.
     Xdp,
     /// The child with this name.

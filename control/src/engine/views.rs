@@ -5,7 +5,10 @@ use dataplane_common::{
     abi::{Kind as PortKind, PORT_HOST, PORT_WIRE, VLAN_ANY},
 };
 
-use super::state::{Adopted, Child, State};
+use super::{
+    adopt::Adopted,
+    state::{Child, State},
+};
 use crate::{
     dataplane::Pins,
     error::Result,
@@ -39,6 +42,7 @@ impl State {
             ifindex: link.map(|link| link.index),
             mac: link.and_then(|link| link.mac),
             mtu: link.and_then(|link| link.mtu),
+            made: parent.record.value.made.is_some(),
             xdp: spec.xdp,
             xdp_attached: parent.xdp.map_or("off", crate::dataplane::XdpIn::name).into(),
             tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),
