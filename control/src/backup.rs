@@ -1,6 +1,12 @@
 //! A backup: everything that users asked for, and what children got, in one document.
 
-use std::{collections::BTreeSet, fmt, marker::PhantomData, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use dataplane_common::abi::{PORT_FIRST_CHILD, PORTS};
 use ipnetwork::IpNetwork;
@@ -12,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::{
     check::{self, Check},
+    engine::SubInterface,
     error::{Error, Result},
     model::{ChildSpec, Mac, NetworkSpec, ParentSpec},
     netns::NetnsProof,
@@ -39,6 +46,9 @@ pub(crate) struct Backup {
     /// Addresses that were given back and are not given out again yet.
     #[serde(default)]
     pub(crate) quarantined: Vec<ReleasedBackup>,
+    /// The 802.1Q sub-interfaces that maclane has made for parents, by parent.
+    #[serde(default)]
+    pub(crate) made: BTreeMap<String, SubInterface>,
     /// What the configuration file has made.
     #[serde(default)]
     pub(crate) declared: DeclaredBackup,

@@ -1,6 +1,6 @@
 //! The daemon: from the first check to the last message to systemd.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use nix::{
@@ -26,7 +26,8 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
         );
     }
-    let DaemonArgs { config, state_dir, runtime_dir, bpffs, tc } = args;
+    let DaemonArgs { config, state_dir, runtime_dir, bpffs, lease_grace, tc } = args;
+    let lease_grace = Duration::from_secs(lease_grace.into());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stop = std::pin::pin!(async {
         tokio::select! {
@@ -41,7 +42,8 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
 
     let runtime = RuntimeDir::claim(&runtime_dir)?;
     tell(&[NotifyState::Status("reconciling links and maps")]);
-    let start = Engine::start(Settings { state_dir, bpffs, tc, config: ConfigFile::new(config) });
+    let config = ConfigFile::new(config);
+    let start = Engine::start(Settings { state_dir, bpffs, tc, config, lease_grace });
     let engine = tokio::select! {
         engine = start => engine?,
         // Every step may be cut short and done again.

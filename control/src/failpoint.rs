@@ -12,6 +12,8 @@ pub(crate) const ALL: &[&str] = &[
     "runtime.bound",
     "runtime.listening",
     "counters.reset",
+    "sub_interface.made",
+    "sub_interface.deleted",
     "link.made",
     "link.ipv6_off",
     "link.address",

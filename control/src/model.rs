@@ -311,6 +311,8 @@ pub(crate) struct ParentView {
     pub(crate) mac: Option<Mac>,
     /// The interface's MTU in bytes.
     pub(crate) mtu: Option<u32>,
+    /// maclane has made the interface, and removes it with the parent.
+    pub(crate) made: bool,
     /// What was asked for.
     pub(crate) xdp: XdpMode,
     /// What is attached: `native`, `generic` or `off`.
@@ -613,8 +615,12 @@ pub(crate) struct ChildView {
     pub(crate) mtu: Option<u32>,
     /// Its port in the dataplane; absent while it has none.
     pub(crate) port: Option<u16>,
-    /// `up`, `down`, or `gone` while its namespace or link does not exist.
+    /// `up`, `down`, `no namespace` while its namespace does not exist, or `gone` while its parent
+    /// or its link does not.
     pub(crate) state: String,
+    /// While its namespace does not exist: until when its addresses are kept for it, in seconds
+    /// since 1970. Then it is removed.
+    pub(crate) lease_until: Option<u64>,
     /// Who made its link.
     pub(crate) origin: Origin,
     /// What proves that a frame is its own: `guard` (a program on the link), `port` (it came in

@@ -123,12 +123,14 @@ impl Netns {
 
     /// What tells it from every other one, dead ones too.
     pub(crate) fn proof(&self) -> Result<NetnsProof> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        Ok(NetnsProof { cookie: self.inside(cookie)??, boot })
+        Ok(NetnsProof { cookie: self.inside(cookie)??, boot: boot()? })
     }
 
     /// The namespace that `proof` was taken of, if it can be found.
     pub(crate) fn with_proof(proof: &NetnsProof) -> Option<Self> {
+        if boot().is_ok_and(|boot| boot != proof.boot) {
+            return None;
+        }
         let is_it = |netns: &Self| netns.proof().is_ok_and(|other| other == *proof);
         let own = Self::own().ok().filter(is_it);
         own.or_else(|| Self::all().ok()?.into_iter().find(is_it))
@@ -161,6 +163,11 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// What tells this boot of the machine from every other one.
+pub(crate) fn boot() -> Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// The cookie of the calling thread's namespace.

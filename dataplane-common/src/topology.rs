@@ -67,6 +67,9 @@ pub struct Topology {
     pub host_vlans: BTreeMap<u16, Mac>,
     /// Other MACs of the host: that of a bridge which the parent is a port of.
     pub host_macs: BTreeSet<Mac>,
+    /// Stations behind the host's sub-interfaces, each with its VLAN: children of a parent that is
+    /// one of them. Frames for them go where the host's go.
+    pub beyond: BTreeSet<(u16, Mac)>,
     /// The children.
     pub children: Vec<Child>,
 }
@@ -225,7 +228,8 @@ impl Topology {
         let host = FdbValue { port: PORT_HOST, kind: Kind::Host as u8, flags: port_flag::TRUNK };
         let untagged = self.host_macs.iter().chain([&self.mac]).map(|mac| (*mac, 0));
         let tagged = self.host_vlans.iter().map(|(vlan, mac)| (*mac, *vlan));
-        for (mac, vlan) in untagged.chain(tagged) {
+        let beyond = self.beyond.iter().map(|(vlan, mac)| (*mac, *vlan));
+        for (mac, vlan) in untagged.chain(tagged).chain(beyond) {
             tables.fdb.insert(FdbKey { mac, vlan }, host);
             tables.fdb.insert(FdbKey { mac, vlan: VLAN_ANY }, host);
         }

@@ -261,6 +261,18 @@ fn a_passthru_child_takes_the_parents_mac_and_no_sub_interface() {
 }
 
 #[test]
+fn stations_behind_a_sub_interface_are_where_the_host_is() {
+    let mut shared = topology(&[(10, HOST_10)], vec![macvlan(2, Membership::Access(10))]);
+    shared.beyond = BTreeSet::from([(10, mac(9))]);
+    let tables = tables(&shared);
+    let port = |mac, vlan| tables.fdb.get(&FdbKey { mac, vlan }).map(|entry| entry.port);
+    assert_eq!(port(mac(9), 10), Some(PORT_HOST));
+    assert_eq!(port(mac(9), VLAN_ANY), Some(PORT_HOST));
+    assert_eq!(port(mac(9), 0), None);
+    assert_eq!(port(mac(2), 10), Some(2));
+}
+
+#[test]
 fn a_port_says_what_stands_there() {
     let flags = port_flag::GUARDED | port_flag::BRIDGE;
     let mut children = vec![

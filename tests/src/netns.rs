@@ -27,17 +27,33 @@ impl Netns {
     #[track_caller]
     #[must_use]
     pub fn new() -> Self {
+        let netns = Self { name: unique("ml") };
+        netns.make();
+        netns
+    }
+
+    #[track_caller]
+    fn make(&self) {
         // The first `ip netns add` on a machine sets up /run/netns, and two of them at once
         // get in each other's way.
         static ADDING: Mutex<()> = Mutex::new(());
-        let name = unique("ml");
         {
             let _adding = ADDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            process::run(Command::new("ip").args(["netns", "add", &name]));
+            process::run(Command::new("ip").args(["netns", "add", &self.name]));
         }
-        let netns = Self { name };
-        netns.ip("link set lo up");
-        netns
+        self.ip("link set lo up");
+    }
+
+    /// Deletes it, until [`make_again`](Self::make_again).
+    #[track_caller]
+    pub fn delete_all(&self) {
+        process::run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+
+    /// Makes a new one of the same name.
+    #[track_caller]
+    pub fn make_again(&self) {
+        self.make();
     }
 
     /// Makes a namespace without IPv6, whose chatter would enter a test's counts.

@@ -33,6 +33,8 @@ enum Operation {
     ChildAdd(&'static str),
     /// `child rm`, of a child of this network.
     ChildRm(&'static str),
+    /// The end of the lease of a child of this network, whose namespace is gone.
+    Release(&'static str),
     /// `parent add`.
     ParentAdd,
     /// `parent rm --force`, with children of every kind.
@@ -52,8 +54,8 @@ enum Operation {
 }
 
 use Operation::{
-    ChildAdd, ChildRm, FirstStart, Import, NetworkCreate, ParentAdd, ParentRm, Reload, Start,
-    Upgrade,
+    ChildAdd, ChildRm, FirstStart, Import, NetworkCreate, ParentAdd, ParentRm, Release, Reload,
+    Start, Upgrade,
 };
 
 /// The networks: macvlan and veth, untagged, and macvlan in a VLAN.
@@ -82,7 +84,7 @@ impl Site {
         let points = Failpoints::new();
         let setup = Setup {
             program: Some(failpoints::binary()),
-            arguments: &["--tc", tc],
+            arguments: &["--tc", tc, "--lease-grace", "1"],
             environment: Some(points.variable()),
             bpffs: None,
         };
@@ -134,7 +136,7 @@ impl Site {
     /// What has to be there before the operation.
     fn prepare(&mut self, operation: Operation) {
         match operation {
-            ChildRm(network) => self.add(network),
+            ChildRm(network) | Release(network) => self.add(network),
             ParentRm => self.furnish(),
             Reload => {
                 self.daemon.configure("[network.old]\nparent = \"old0\"\n");
@@ -176,6 +178,14 @@ impl Site {
         match operation {
             ChildAdd(network) => self.add(network),
             ChildRm(_) => drop(self.daemon.cli(&["child", "rm", "c"])),
+            Release(_) => {
+                self.child.delete_all();
+                eventually("the child is removed, or the daemon has died", SOON, || {
+                    let list = self.daemon.cli(&["child", "ls"]);
+                    !list.status.success()
+                        || !String::from_utf8_lossy(&list.stdout).contains("\nc ")
+                });
+            }
             ParentAdd => drop(self.daemon.cli(&["parent", "add", PARENT, "--xdp", "native"])),
             ParentRm => drop(self.daemon.cli(&["parent", "rm", PARENT, "--force"])),
             NetworkCreate => {
@@ -236,6 +246,12 @@ impl Site {
                 assert_eq!(self.daemon.run(&["reload"]), "nothing to do\n", "killed at {at:?}");
                 self.daemon.configure("");
                 self.daemon.run(&["reload"]);
+            }
+            Release(_) => {
+                eventually(&format!("killed at {at:?}: the child is removed"), SOON, || {
+                    !self.knows("child", "c")
+                });
+                self.child.make_again();
             }
             NetworkCreate => {
                 if !self.knows("network", "new") {
@@ -378,6 +394,13 @@ fn child_rm_that_dies_anywhere_is_finished() {
 }
 
 #[test]
+fn the_end_of_a_lease_that_dies_anywhere_is_finished() {
+    for network in ["lanv", "lan10"] {
+        kill_everywhere(Release(network));
+    }
+}
+
+#[test]
 fn parent_add_that_dies_anywhere_is_finished_or_forgotten() {
     kill_everywhere(ParentAdd);
     kill_everywhere(NetworkCreate);
@@ -437,6 +460,8 @@ fn every_failpoint_is_reached() {
     } else {
         wanted.retain(|name| !name.starts_with("tcx.") && !name.starts_with("upgrade."));
     }
+    // `sub_interface.rs` lets it die there, where the kernel has them.
+    wanted.retain(|name| !name.starts_with("sub_interface."));
     for (operation, tc) in operations {
         let mut site = Site::new(operation, tc);
         for (name, _) in record(&mut site, operation) {

@@ -6,14 +6,20 @@ use tests::{
     daemon::Daemon,
     eventually,
     mac::Mac,
+    netns::Netns,
     site::{SOON, Site, v4},
     topology::{Lan, PARENT},
     traffic::assert_reaches,
 };
 
 fn begin() -> Site {
+    begin_with(&[])
+}
+
+/// The same, with more arguments of the daemon.
+fn begin_with(arguments: &[&str]) -> Site {
     let lan = Lan::new(1);
-    let daemon = Daemon::start(&lan.hosts[0].ns);
+    let daemon = Daemon::start_with(&lan.hosts[0].ns, arguments);
     Site::furnish(lan, daemon)
 }
 
@@ -56,6 +62,24 @@ fn a_parent_that_comes_and_goes_gets_its_children_back_each_time() {
         site.host().address(PARENT, "192.168.50.10/24");
         eventually("the children are up", SOON, || {
             ["m", "v", "t"].iter().all(|child| state(&site, child) == "up")
+        });
+        recovers(&site);
+    }
+}
+
+#[test]
+fn a_parent_that_is_replaced_before_anybody_has_seen_it_gone_gets_its_children_back() {
+    for tc in ["auto", "clsact"] {
+        let site = begin_with(&["--tc", tc]);
+        site.daemon.freeze(true);
+        site.host().delete(PARENT);
+        site.host().veth(PARENT, &site.lan.wire, "again");
+        site.lan.wire.enslave("again", "wire");
+        site.host().address(PARENT, "192.168.50.10/24");
+        site.daemon.freeze(false);
+        eventually(&format!("the children have their links ({tc})"), SOON, || {
+            let has_address = |ns: &Netns| ns.ip("-br -4 address").contains("192.168.50.");
+            site.children.iter().all(has_address)
         });
         recovers(&site);
     }

@@ -187,6 +187,13 @@ pub(crate) struct DaemonArgs {
     /// Where the BPF file system is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub(crate) bpffs: PathBuf,
+    /// How long a child whose namespace is gone keeps its addresses; then it is removed
+    ///
+    /// Time counts during which the daemon runs, from the beginning again after a reboot. Within it,
+    /// a namespace that comes back under its name gets the child as it was.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) lease_grace: u32,
     /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
     #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
     pub(crate) tc: TcMode,
@@ -254,7 +261,8 @@ Examples:
   maclane network create lan50 --parent eth0 --vlan 50
   maclane network create lan60 --parent eth0 --vlan 60 --subnet 192.168.60.0/24 --subnet fd00:60::/64 \\
       --gateway 192.168.60.254 --ip-range 192.168.60.128/25 --aux-address printer=192.168.60.130
-  maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000")]
+  maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000
+  maclane network create as-in-docker --parent eth0.70")]
     Create(NetworkCreate),
     /// Remove a network that has no children
     Rm {
@@ -288,7 +296,8 @@ pub(crate) struct NetworkCreate {
     /// Its name
     #[arg(value_parser = text(check::name))]
     name: String,
-    /// The parent that it sits on
+    /// The parent that it sits on; where there is no eth0.50 but an eth0, maclane makes that 802.1Q
+    /// sub-interface, and removes it with its last network
     #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
     parent: String,
     /// Its VLAN; 0 is untagged

@@ -1,18 +1,45 @@
 //! Children that somebody else made: Docker's own driver, CNI, or a person.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::{
-    children::alias,
-    state::{Adopted, Found, State},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
 };
+
+use super::{children::alias, state::State};
 use crate::{
     error::Result,
     failpoint::failpoint,
-    model::Mac,
+    model::{Mac, Mode},
     netlink::{Link, LinkKind, Netlink},
     netns::Netns,
 };
+
+/// A macvlan child that somebody else made.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    /// Its port in the dataplane.
+    pub(crate) port: u16,
+    /// What was found out about it: its namespace, name, index, mode and MTU.
+    pub(crate) found: Option<Found>,
+    /// `maclane_guard` is on it.
+    pub(crate) guarded: bool,
+}
+
+/// An adopted child's link, where its namespace can be entered.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// Where its namespace is.
+    pub(crate) netns: PathBuf,
+    /// The link in there.
+    pub(crate) link: Link,
+}
+
+impl Adopted {
+    /// Its macvlan mode; that of the kernel's default and of Docker where it cannot be seen.
+    pub(crate) fn mode(&self) -> Mode {
+        self.found.as_ref().and_then(|found| found.link.kind.mode()).unwrap_or(Mode::Bridge)
+    }
+}
 
 impl State {
     /// Brings the list of adopted children up to date with the parent's unicast filter list, where

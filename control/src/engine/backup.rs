@@ -27,7 +27,12 @@ impl State {
             let made = all.into_iter().filter(|name| self.declared.contains_key(&key(name)));
             made.cloned().collect()
         };
+        let made = self
+            .parents
+            .iter()
+            .filter_map(|(iface, parent)| Some((iface.clone(), parent.record.value.made.clone()?)));
         Backup {
+            made: made.collect(),
             schema: SCHEMA,
             parents: parents.collect(),
             networks: networks.collect(),
@@ -71,6 +76,7 @@ impl State {
         let parents = backup.parents.into_iter().map(|spec| (spec.iface.clone(), spec));
         found.batch.parents =
             found.select(&there.collect(), parents.collect(), &backup.declared.parents);
+        found.batch.made = backup.made;
         let there = self.networks.iter().map(|(name, network)| (name.clone(), &network.value));
         let networks = backup.networks.into_iter().map(|spec| (spec.name.clone(), spec));
         let networks: BTreeMap<_, _> = networks.collect();
@@ -186,6 +192,7 @@ impl Missing {
             removing: false,
             addresses: child.addresses,
             since: child.since,
+            missed: None,
             spec: child.spec,
         };
         self.batch.children.insert(name, record);

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{
     leases::{self, Released},
     state::{Child, ChildRecord, Parent, ParentRecord, State},
+    sub_interface::SubInterface,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -21,6 +22,8 @@ use crate::{
 pub(crate) struct Batch {
     /// Parents that are new or get other settings.
     pub(crate) parents: BTreeMap<String, ParentSpec>,
+    /// The interfaces of new parents that maclane makes.
+    pub(crate) made: BTreeMap<String, SubInterface>,
     /// Networks that are new or get other settings.
     pub(crate) networks: BTreeMap<String, NetworkSpec>,
     /// Networks that are removed; they have no children.
@@ -42,13 +45,18 @@ impl State {
             if self.parents.contains_key(iface) {
                 continue;
             }
-            // One that is not there comes later, as after a reboot.
+            let doing = || format!("parent \"{iface}\"");
             let link = self.netlink.link(iface).await?;
             if let Some(link) = &link {
-                let doing = || format!("parent \"{iface}\"");
                 self.check_new_parent_link(iface, link).doing(doing)?;
+            } else if !batch.made.contains_key(iface)
+                && let Some(made) = self.expect_sub_interface(iface).await.doing(doing)?
+            {
+                batch.made.insert(iface.clone(), made);
             }
-            let mut parent = Parent::new(Versioned { value: record_of(spec), revision: 0 });
+            // One that is not there comes later, as after a reboot.
+            let value = batch.record_of(spec);
+            let mut parent = Parent::new(Versioned { value, revision: 0 });
             parent.link = link;
             new.push((iface.clone(), parent));
         }
@@ -95,7 +103,7 @@ impl State {
     fn insert_child(&mut self, value: ChildRecord, revision: u64) {
         let name = value.spec.name.clone();
         let record = Versioned { value, revision };
-        self.children.insert(name, Child { record, live: None, suspect: true });
+        self.children.insert(name, Child::new(record, true));
     }
 
     /// Refuses a child with a MAC or an address that it cannot have.
@@ -156,13 +164,13 @@ impl State {
             return Ok(());
         }
         let revision = self.store.change(changes).await?;
-        for (iface, spec) in batch.parents {
-            let parent = self
-                .parents
-                .entry(iface)
-                .or_insert_with(|| Parent::new(Versioned { value: record_of(&spec), revision }));
+        for (iface, spec) in &batch.parents {
+            let value = || batch.record_of(spec);
+            let parent = self.parents.entry(iface.clone());
+            let parent =
+                parent.or_insert_with(|| Parent::new(Versioned { value: value(), revision }));
             parent.record.revision = revision;
-            parent.record.value.spec = spec;
+            parent.record.value.spec = spec.clone();
             parent.xdp_for = None;
         }
         self.put_networks(&batch.networks, revision);
@@ -195,7 +203,8 @@ impl State {
         let mut changes = Vec::new();
         for (iface, spec) in &batch.parents {
             let before = self.parents.get(iface).map(|parent| &parent.record);
-            let mut value = before.map_or_else(|| record_of(spec), |record| record.value.clone());
+            let mut value =
+                before.map_or_else(|| batch.record_of(spec), |record| record.value.clone());
             value.spec = spec.clone();
             let expected = before.map(|record| record.revision);
             changes.push(Change::put(&ParentSpec::key(iface), &value, expected)?);
@@ -235,6 +244,10 @@ impl State {
     }
 }
 
-fn record_of(spec: &ParentSpec) -> ParentRecord {
-    ParentRecord { spec: spec.clone(), seen: None }
+impl Batch {
+    /// The record of a new parent.
+    fn record_of(&self, spec: &ParentSpec) -> ParentRecord {
+        let made = self.made.get(&spec.iface).cloned();
+        ParentRecord { spec: spec.clone(), seen: None, made }
+    }
 }

@@ -101,12 +101,13 @@ impl State {
             removing: false,
             addresses,
             since: now(),
+            missed: None,
             spec,
         };
         let key = format!("{}{name}", store::CHILDREN);
         let revision = self.store.put_as(&key, &value, None).await?;
         let record = Versioned { value, revision };
-        self.children.insert(name.clone(), Child { record, live: None, suspect: false });
+        self.children.insert(name.clone(), Child::new(record, false));
         if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
             plane.reset_counters(port)?;
             failpoint!("counters.reset");
@@ -186,6 +187,7 @@ impl State {
             child.record.value.built = true;
             self.save_child(name).await?;
         }
+        self.tell_below(&parent);
         Ok(())
     }
 
@@ -329,6 +331,7 @@ impl State {
         self.forget_child(name).await?;
         self.sync_tables(&record.parent)?;
         self.sync_modes(&record.parent).await;
+        self.tell_below(&record.parent);
         tracing::info!(child = name, "child removed");
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{Engine, leases::now, state::State};
+use super::{Engine, leases::now, state::State, sub_interface::Lan};
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, ConflictView, Mac, NetworkSpec},
@@ -28,8 +28,8 @@ const ASKED_FOR_BY_OTHERS: u64 = 5;
 /// all would keep it busy for as long as there are addresses.
 const TRIES: usize = 64;
 
-/// The addresses that are asked for just now, by parent and VLAN.
-pub(crate) type Asking = Arc<Mutex<BTreeSet<(String, u16, IpAddr)>>>;
+/// The addresses that are asked for just now, by LAN.
+pub(crate) type Asking = Arc<Mutex<BTreeSet<(Lan, IpAddr)>>>;
 
 /// Addresses that somebody on the LAN has, by network: who, and until when that is believed.
 pub(crate) type Conflicts = BTreeMap<(String, IpAddr), (Mac, u64)>;
@@ -45,7 +45,7 @@ pub(crate) struct Held {
 
 /// What is among the addresses that are asked for, until this is dropped.
 struct Asked {
-    keys: Vec<(String, u16, IpAddr)>,
+    keys: Vec<(Lan, IpAddr)>,
     asking: Asking,
 }
 
@@ -137,19 +137,18 @@ impl State {
 
     fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {
         let addresses = self.grant(spec, &network)?;
-        let keys = addresses.iter().map(|a| (network.parent.clone(), network.vlan, a.ip()));
-        let keys: Vec<_> = keys.collect();
+        let lan = self.lan_of(&network);
+        let keys: Vec<_> = addresses.iter().map(|a| (lan.clone(), a.ip())).collect();
         self.asking.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
         let asked = Asked { keys, asking: self.asking.clone() };
         Ok(Held { addresses, network, _asked: asked, _defence: None })
     }
 
-    /// The addresses that are asked for just now in a network's VLAN.
+    /// The addresses that are asked for just now on a network's LAN.
     pub(super) fn asked_for(&self, network: &NetworkSpec) -> Vec<IpAddr> {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let beside =
-            asking.iter().filter(|(p, vlan, _)| *p == network.parent && *vlan == network.vlan);
-        beside.map(|(_, _, ip)| *ip).collect()
+        let lan = self.lan_of(network);
+        asking.iter().filter(|(other, _)| *other == lan).map(|(_, ip)| *ip).collect()
     }
 
     fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {

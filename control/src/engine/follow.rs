@@ -172,21 +172,38 @@ impl State {
             child.suspect = false;
         }
         let network = self.network(&record.spec.network)?.clone();
-        let Some(netns) = record.open_netns().filter(|_| parent_is_there) else {
+        let netns = record.open_netns();
+        self.note_namespace(name, netns.is_some()).await?;
+        let Some(netns) = netns.filter(|_| parent_is_there) else {
             if self.child(name)?.live.is_some() {
-                tracing::info!(child = name, "its namespace or its parent is gone");
+                if parent_is_there {
+                    let grace = self.lease_grace.as_secs();
+                    tracing::info!(
+                        child = name,
+                        "its namespace is gone; its addresses are kept for it for {grace} s"
+                    );
+                } else {
+                    tracing::info!(child = name, "its parent is gone");
+                }
                 self.release(name).await?;
             }
             return Ok(());
         };
         let inside = Netlink::inside(&netns)?;
         let Some(live) = self.observe(&record, &network, &netns, &inside).await? else {
-            if looks_only || self.has_moved(&record, &network).await? {
+            if looks_only {
+                // The next pass makes it again.
+                if let Some(child) = self.children.get_mut(name) {
+                    child.suspect = true;
+                }
+                return Ok(());
+            }
+            if self.has_moved(&record, &network).await? {
                 return Ok(());
             }
             tracing::info!(child = name, "its link is gone: it is made again");
             self.release(name).await?;
-            self.unbuild(name).await?;
+            self.unbuild(name, &netns).await?;
             let done = match self.make_link(&record, &network, &netns).await {
                 Ok(()) => self.child_build(name, &netns).await,
                 Err(e) => Err(e),
@@ -213,15 +230,17 @@ impl State {
     }
 
     /// Notes that the link of a child has to be set up from its beginning, before it is made again:
-    /// whoever is killed in between finds a link without addresses.
-    async fn unbuild(&mut self, name: &str) -> Result<()> {
-        match self.children.get_mut(name).filter(|child| child.record.value.built) {
-            None => Ok(()),
-            Some(child) => {
-                child.record.value.built = false;
-                self.save_child(name).await
-            }
+    /// whoever is killed in between finds a link without addresses. The namespace may be a new one
+    /// of the same name.
+    async fn unbuild(&mut self, name: &str, netns: &Netns) -> Result<()> {
+        let proof = netns.proof()?;
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let record = &mut child.record.value;
+        if !record.built && record.proof == proof {
+            return Ok(());
         }
+        (record.built, record.proof) = (false, proof);
+        self.save_child(name).await
     }
 
     /// True if the link of a child is not in its namespace because somebody has moved it to

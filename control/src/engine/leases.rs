@@ -202,14 +202,14 @@ impl State {
         kept.map(|(name, _)| format!("\"{name}\", for which it is kept back"))
     }
 
-    /// The addresses of children on the same parent and in the same VLAN.
+    /// The addresses of children on the same LAN.
     fn addresses_beside<'a>(
         &'a self,
         network: &'a NetworkSpec,
     ) -> impl Iterator<Item = (&'a str, &'a ChildRecord, IpAddr)> {
+        let lan = self.lan_of(network);
         let beside = move |record: &ChildRecord| {
-            let other = self.network(&record.spec.network);
-            other.is_ok_and(|o| o.parent == network.parent && o.vlan == network.vlan)
+            self.network(&record.spec.network).is_ok_and(|other| self.lan_of(other) == lan)
         };
         self.addresses_where(beside)
     }
@@ -286,9 +286,9 @@ impl State {
 
     /// Refuses subnets that another network in the same VLAN has.
     pub(crate) fn check_subnets(&self, spec: &NetworkSpec) -> Result<()> {
-        let beside = self
-            .networks_of(&spec.parent)
-            .filter(|other| other.vlan == spec.vlan && other.name != spec.name);
+        let lan = self.lan_of(spec);
+        let networks = self.networks.values().map(|network| &network.value);
+        let beside = networks.filter(|o| self.lan_of(o) == lan && o.name != spec.name);
         for other in beside {
             for subnet in &spec.subnets {
                 let theirs =

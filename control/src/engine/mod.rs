@@ -3,6 +3,7 @@
 //! Level-triggered. The kernel is the truth for links, the store for what was asked for, and every
 //! step compares the two and may be done twice or cut short anywhere.
 
+mod absent;
 mod adopt;
 mod audit;
 mod backup;
@@ -18,10 +19,14 @@ mod host;
 mod leases;
 mod networks;
 mod parents;
+mod removal;
 mod state;
+mod sub_interface;
 mod tables;
 mod views;
 mod xdp;
+
+pub(crate) use self::sub_interface::SubInterface;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -67,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) tc: TcMode,
     /// What declares parents and networks.
     pub(crate) config: ConfigFile,
+    /// How long a child whose namespace is gone keeps its addresses.
+    pub(crate) lease_grace: Duration,
 }
 
 /// The daemon's one owner of state.
@@ -143,7 +150,7 @@ impl Engine {
         if state.parents.get(&iface).is_some_and(|there| there.record.value.spec != spec) {
             state.check_not_declared::<ParentSpec>(&iface, "change").doing(doing)?;
         }
-        state.parent_add(spec).await.doing(doing)?;
+        state.parent_add(spec, false).await.doing(doing)?;
         state.parent_view(&iface)
     }
 
@@ -274,7 +281,10 @@ impl State {
         }
         let parents: Vec<String> = self.parents.keys().cloned().collect();
         for iface in parents {
-            let done = self.reconcile_parent(&iface).await;
+            let mut done = self.reconcile_parent(&iface).await;
+            if self.is_left(&iface) {
+                done = self.parent_leave(&iface).await;
+            }
             let Some(parent) = self.parents.get_mut(&iface) else { continue };
             match done {
                 Ok(()) => drop(parent.problems.remove(&Problem::Sync)),
@@ -286,6 +296,9 @@ impl State {
                     parent.problems.insert(Problem::Sync, text);
                 }
             }
+        }
+        if let Err(e) = self.end_leases().await {
+            tracing::warn!("cannot remove a child whose namespace is gone: {e}");
         }
     }
 }

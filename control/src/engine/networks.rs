@@ -19,7 +19,7 @@ impl State {
         }
         let new_parent = !self.parents.contains_key(&spec.parent);
         if new_parent {
-            self.parent_add(ParentSpec::new(&spec.parent)).await.doing(doing)?;
+            self.parent_add(ParentSpec::new(&spec.parent), true).await.doing(doing)?;
         }
         let checked = match self.check_network(&spec) {
             Ok(()) => self.check_routes(&spec).await,
@@ -112,8 +112,21 @@ impl State {
         }
     }
 
-    /// Removes a network without children.
+    /// Removes a network without children, and with it the parent that was made for it.
     pub(crate) async fn network_rm(&mut self, name: &str) -> Result<()> {
+        let iface = self.network(name)?.parent.clone();
+        self.network_forget(name).await?;
+        if self.is_left(&iface) {
+            // If it cannot be removed now, the control loop goes on trying.
+            if let Err(e) = self.parent_leave(&iface).await {
+                tracing::warn!(parent = iface, "cannot remove it with its last network: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a network without children, and leaves its parent.
+    pub(crate) async fn network_forget(&mut self, name: &str) -> Result<()> {
         self.network(name)?;
         let children: Vec<&str> = self.children_in(name).collect();
         if !children.is_empty() {

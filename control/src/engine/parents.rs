@@ -1,4 +1,4 @@
-//! Parents: adding, attaching, following, removing.
+//! Parents: adding, attaching, following.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
@@ -6,16 +6,15 @@ use dataplane_common::abi::{Claim, Settings};
 
 use super::{
     state::{Parent, ParentRecord, Problem, State},
+    sub_interface::SubInterface,
     xdp::wanted_xdp,
 };
 use crate::{
-    dataplane::{Dataplane, Mark, Pins, TcKind, Told, XdpIn},
-    error::{Context, Error, ErrorKind, Result},
-    ethtool,
-    failpoint::failpoint,
+    dataplane::{Dataplane, Pins, TcKind, Told, XdpIn},
+    error::{Context, Error, Result},
     model::{Mac, ParentSpec, UnknownPolicy},
     netlink::{Link, LinkKind},
-    store::{self, Change, Store, Versioned},
+    store::{self, Store, Versioned},
     task::Task,
 };
 
@@ -39,7 +38,7 @@ fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<To
 }
 
 /// Refuses interfaces that no child can sit on.
-fn check_link(link: &Link) -> Result<()> {
+pub(crate) fn check_link(link: &Link) -> Result<()> {
     let cannot =
         |why: &str| Err(Error::invalid(format!("{} cannot be a parent: {why}", link.name)));
     if link.loopback {
@@ -55,15 +54,23 @@ fn check_link(link: &Link) -> Result<()> {
 }
 
 impl State {
-    /// Adds a parent, or changes the settings of one.
-    pub(crate) async fn parent_add(&mut self, spec: ParentSpec) -> Result<()> {
+    /// Adds a parent, or changes the settings of one. What maclane makes for one that is added for a
+    /// network goes with its last network.
+    pub(crate) async fn parent_add(&mut self, spec: ParentSpec, for_network: bool) -> Result<()> {
         let iface = spec.iface.clone();
-        let before = self.parents.get(&iface).map(|parent| parent.record.value.spec.clone());
-        if before.is_none() {
-            self.check_new_parent(&iface).await?;
-        }
+        let before = self.parents.get(&iface).map(|parent| {
+            let record = &parent.record.value;
+            (record.spec.clone(), record.made.clone())
+        });
+        let made = match &before {
+            None => self.check_new_parent(&iface, for_network).await?,
+            Some((_, made)) => made.clone().map(|made| {
+                let with_networks = made.with_networks && for_network;
+                SubInterface { with_networks, ..made }
+            }),
+        };
         let changed = before.is_some();
-        let done = self.parent_put(spec).await;
+        let done = self.parent_put(spec, made).await;
         let done = match done {
             Ok(()) => self.parent_settle(&iface).await,
             Err(e) => Err(e),
@@ -71,8 +78,8 @@ impl State {
         if let Err(e) = done {
             // Whatever was there before is there again.
             let undone = match before {
-                Some(spec) => {
-                    self.parent_put(spec).await?;
+                Some((spec, made)) => {
+                    self.parent_put(spec, made).await?;
                     self.parent_settle(&iface).await
                 }
                 None => self.parent_forget(&iface).await,
@@ -87,14 +94,17 @@ impl State {
         Ok(())
     }
 
-    /// Refuses an interface that is not there, or that cannot be a parent.
-    async fn check_new_parent(&self, iface: &str) -> Result<()> {
-        let link = self.netlink.link(iface).await?.ok_or_else(|| {
-            Error::not_found(format!(
-                "no interface \"{iface}\" in this network namespace; see `ip link`"
-            ))
-        })?;
-        self.check_new_parent_link(iface, &link)
+    /// Refuses an interface that cannot be a parent; returns what has to be made if it is not there.
+    async fn check_new_parent(
+        &self,
+        iface: &str,
+        for_network: bool,
+    ) -> Result<Option<SubInterface>> {
+        let Some(link) = self.netlink.link(iface).await? else {
+            return self.plan_sub_interface(iface, for_network).await.map(Some);
+        };
+        self.check_new_parent_link(iface, &link)?;
+        Ok(None)
     }
 
     /// Refuses a link that cannot be a parent.
@@ -136,14 +146,14 @@ impl State {
         }
     }
 
-    async fn parent_put(&mut self, spec: ParentSpec) -> Result<()> {
+    async fn parent_put(&mut self, spec: ParentSpec, made: Option<SubInterface>) -> Result<()> {
         let iface = spec.iface.clone();
         if let Some(parent) = self.parents.get_mut(&iface) {
-            parent.record.value.spec = spec;
+            (parent.record.value.spec, parent.record.value.made) = (spec, made);
             parent.xdp_for = None;
             return self.save_parent(&iface).await;
         }
-        let value = ParentRecord { spec, seen: None };
+        let value = ParentRecord { spec, seen: None, made };
         let key = format!("{}{iface}", store::PARENTS);
         let revision = self.store.put_as(&key, &value, None).await?;
         self.parents.insert(iface, Parent::new(Versioned { value, revision }));
@@ -152,6 +162,11 @@ impl State {
 
     /// Brings a parent up at once, and fails where the control loop would only note it.
     async fn parent_settle(&mut self, iface: &str) -> Result<()> {
+        if let Err(e) = self.make_sub_interface(iface).await {
+            // What is there is not ours.
+            self.parent_mut(iface)?.record.value.made = None;
+            return Err(e);
+        }
         self.reconcile_parent(iface).await?;
         let parent = self.parent(iface)?;
         let forced = parent.record.value.spec.xdp.is_forced();
@@ -159,66 +174,6 @@ impl State {
             Some(why) if forced && parent.xdp.is_none() => Err(Error::conflict(why.clone())),
             _ => Ok(()),
         }
-    }
-
-    /// Removes a parent and everything that maclane attached to it.
-    pub(crate) async fn parent_rm(&mut self, iface: &str, force: bool) -> Result<()> {
-        self.parent(iface)?;
-        let networks: Vec<String> = self.networks_of(iface).map(|n| n.name.clone()).collect();
-        if !networks.is_empty() && !force {
-            return Err(Error::conflict(format!(
-                "cannot remove parent \"{iface}\": it has the networks {}; remove them first, or \
-                 remove everything with --force",
-                networks.join(", ")
-            )));
-        }
-        for network in networks {
-            let children: Vec<String> = self.children_in(&network).map(String::from).collect();
-            for child in children {
-                self.child_rm(&child).await?;
-            }
-            self.network_rm(&network).await?;
-        }
-        // A store that cannot be written is found out before anything is taken away.
-        self.save_parent(iface).await.doing(|| format!("cannot remove parent \"{iface}\""))?;
-        self.parent_forget(iface).await?;
-        tracing::info!(parent = iface, "parent removed");
-        Ok(())
-    }
-
-    async fn parent_forget(&mut self, iface: &str) -> Result<()> {
-        let pins = Pins::new(&self.bpffs, iface);
-        let parent = self.parent_mut(iface)?;
-        let link = parent.link.clone();
-        if let Some(plane) = parent.plane.take() {
-            if let Some(link) = &link {
-                if pins.has(Mark::KeptRxTags) {
-                    ethtool::offload_rx_tags(&link.name)?;
-                }
-                plane.remove_filters(&link.name)?;
-                if pins.has(Mark::MadeClsact) {
-                    self.netlink.delete_clsact(link.index).await?;
-                    failpoint!("clsact.removed");
-                }
-            }
-            plane.unload()?;
-        } else if pins.dir().exists() {
-            // Unless they are another daemon's.
-            match parent.lock.take().map_or_else(|| pins.lock(iface), Ok) {
-                Ok(_lock) => pins.remove()?,
-                Err(e) if e.kind == ErrorKind::Conflict => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if let Some(parent) = self.parents.get(iface) {
-            let key = format!("{}{iface}", store::PARENTS);
-            let mut changes = vec![Change::delete(&key, parent.record.revision)];
-            changes.extend(self.undeclare(&key));
-            self.store.change(changes).await?;
-            self.declared.remove(&key);
-            self.parents.remove(iface);
-        }
-        Ok(())
     }
 
     /// Looks at the parent's interface; what is gone has no programs to keep track of.
@@ -357,7 +312,10 @@ impl State {
 
     /// One pass of the control loop over a parent.
     pub(crate) async fn reconcile_parent(&mut self, iface: &str) -> Result<()> {
-        let links = self.netlink.links().await?;
+        let mut links = self.netlink.links().await?;
+        if self.sync_sub_interface(iface, &links).await? {
+            links = self.netlink.links().await?;
+        }
         let was = self.parent(iface)?.link.as_ref().map(|link| link.index);
         self.sync_link(iface, &links).await.doing(|| format!("parent {iface}"))?;
         let is = self.parent(iface)?.link.as_ref().map(|link| link.index);

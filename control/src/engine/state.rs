@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use dataplane_common::abi::{CHILDREN, Claim, PORT_FIRST_CHILD};
@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Settings,
+    absent::{Absence, Missed},
+    adopt::Adopted,
     conflicts::{Asking, Conflicts},
     defence::Rivals,
     leases::{self, Quarantine},
+    sub_interface::SubInterface,
 };
 use crate::{
     config::ConfigFile,
@@ -38,6 +41,9 @@ pub(crate) struct ParentRecord {
     /// The index and MAC that the interface had last: how it is known again when it was renamed.
     #[serde(default)]
     pub(crate) seen: Option<(u32, Mac)>,
+    /// The sub-interface that maclane makes for it.
+    #[serde(default)]
+    pub(crate) made: Option<SubInterface>,
 }
 
 /// A child, in the store.
@@ -66,6 +72,9 @@ pub(crate) struct ChildRecord {
     /// When it was made, in seconds since 1970.
     #[serde(default)]
     pub(crate) since: u64,
+    /// For how long its namespace has been gone.
+    #[serde(default)]
+    pub(crate) missed: Option<Missed>,
 }
 
 impl ChildRecord {
@@ -124,32 +133,14 @@ pub(crate) struct Child {
     pub(crate) live: Option<Live>,
     /// Something about it has changed: look again.
     pub(crate) suspect: bool,
+    /// Its namespace is gone.
+    pub(crate) absence: Option<Absence>,
 }
 
-/// A macvlan child that somebody else made.
-#[derive(Clone, Debug)]
-pub(crate) struct Adopted {
-    /// Its port in the dataplane.
-    pub(crate) port: u16,
-    /// What was found out about it: its namespace, name, index, mode and MTU.
-    pub(crate) found: Option<Found>,
-    /// `maclane_guard` is on it.
-    pub(crate) guarded: bool,
-}
-
-/// An adopted child's link, where its namespace can be entered.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    /// Where its namespace is.
-    pub(crate) netns: PathBuf,
-    /// The link in there.
-    pub(crate) link: Link,
-}
-
-impl Adopted {
-    /// Its macvlan mode; that of the kernel's default and of Docker where it cannot be seen.
-    pub(crate) fn mode(&self) -> Mode {
-        self.found.as_ref().and_then(|found| found.link.kind.mode()).unwrap_or(Mode::Bridge)
+impl Child {
+    /// One whose link was not seen yet.
+    pub(crate) fn new(record: Versioned<ChildRecord>, suspect: bool) -> Self {
+        Self { record, live: None, suspect, absence: None }
     }
 }
 
@@ -194,6 +185,8 @@ pub(crate) struct Parent {
 pub(crate) enum Problem {
     /// The interface.
     Link,
+    /// The sub-interface that maclane makes for it.
+    SubInterface,
     /// XDP.
     Xdp,
     /// The child with this name.
@@ -252,6 +245,8 @@ pub(crate) struct State {
     pub(crate) parents: BTreeMap<String, Parent>,
     pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
     pub(crate) children: BTreeMap<String, Child>,
+    /// How long a child whose namespace is gone keeps its addresses.
+    pub(crate) lease_grace: Duration,
     /// Addresses that were given back.
     pub(crate) quarantine: Quarantine,
     /// The file that declares parents and networks.
@@ -288,9 +283,10 @@ impl State {
                 .into_iter()
                 .map(|(k, Versioned { value, revision })| {
                     let record = Versioned { value: value.with_addresses(), revision };
-                    (k, Child { record, live: None, suspect: true })
+                    (k, Child::new(record, true))
                 })
                 .collect(),
+            lease_grace: settings.lease_grace,
             quarantine: leases::read(&store).await?,
             config: settings.config,
             declared: declared.into_iter().map(|(key, mark)| (key, mark.revision)).collect(),

@@ -11,7 +11,10 @@ use dataplane_common::{
     topology::{Child as PortChild, Membership, Topology},
 };
 
-use super::state::{Adopted, Child, Live, State};
+use super::{
+    adopt::Adopted,
+    state::{Child, Live, State},
+};
 use crate::{
     error::Result,
     failpoint::failpoint,
@@ -117,6 +120,7 @@ impl State {
             mac: link.mac?.0,
             host_vlans: parent.host_vlans.iter().map(|(vlan, mac)| (*vlan, mac.0)).collect(),
             host_macs: parent.host_macs.iter().map(|mac| mac.0).collect(),
+            beyond: self.macs_beyond(iface).into_iter().map(|(vlan, mac)| (vlan, mac.0)).collect(),
             children: created.chain(adopted).collect(),
         })
     }

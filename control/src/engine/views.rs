@@ -5,7 +5,10 @@ use dataplane_common::{
     abi::{Kind as PortKind, PORT_HOST, PORT_WIRE, VLAN_ANY},
 };
 
-use super::state::{Adopted, Child, State};
+use super::{
+    adopt::Adopted,
+    state::{Child, State},
+};
 use crate::{
     dataplane::Pins,
     error::Result,
@@ -39,6 +42,7 @@ impl State {
             ifindex: link.map(|link| link.index),
             mac: link.and_then(|link| link.mac),
             mtu: link.and_then(|link| link.mtu),
+            made: parent.record.value.made.is_some(),
             xdp: spec.xdp,
             xdp_attached: parent.xdp.map_or("off", crate::dataplane::XdpIn::name).into(),
             tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),
@@ -95,7 +99,11 @@ impl State {
             ip: record.addresses.clone(),
             mtu: live.and_then(|live| live.mtu),
             port: Some(record.port),
-            state: state_name(live.map(|live| live.up), "gone"),
+            state: state_name(
+                live.map(|live| live.up),
+                if child.absence.is_some() { "no namespace" } else { "gone" },
+            ),
+            lease_until: self.lease_until(child),
             origin: Origin::Created,
             identity: match network.map(|network| network.kind) {
                 // Its host end is on this side.
@@ -199,6 +207,7 @@ fn adopted_view(iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
         port: Some(adopted.port),
         // Only the MACs of children that are up are in the parent's filter.
         state: "up".into(),
+        lease_until: None,
         origin: Origin::Adopted,
         identity: identity(adopted.guarded),
     }

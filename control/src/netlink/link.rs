@@ -2,7 +2,7 @@
 
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoVlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, LinkXdp, MacVlanMode,
+    LinkMessage, LinkXdp, MacVlanMode, VlanProtocol,
 };
 
 use super::{has, mac_of};
@@ -128,13 +128,15 @@ fn kind_of(infos: &[LinkInfo]) -> LinkKind {
                 _ => None,
             }))
         }
-        (Some(InfoKind::Vlan), Some(InfoData::Vlan(data))) => data
-            .iter()
-            .find_map(|info| match info {
-                InfoVlan::Id(id) => Some(LinkKind::Vlan(*id)),
+        (Some(InfoKind::Vlan), Some(InfoData::Vlan(data)))
+            if !data.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)) =>
+        {
+            let id = data.iter().find_map(|info| match info {
+                InfoVlan::Id(id) => Some(*id),
                 _ => None,
-            })
-            .unwrap_or(LinkKind::Other("vlan".into())),
+            });
+            id.map_or_else(|| LinkKind::Other("vlan".into()), LinkKind::Vlan)
+        }
         (Some(InfoKind::Veth), _) => LinkKind::Veth,
         (Some(InfoKind::Bridge), _) => LinkKind::Bridge,
         (Some(other), _) => LinkKind::Other(other.to_string()),

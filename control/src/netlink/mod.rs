@@ -12,7 +12,7 @@ use futures::{TryStream, TryStreamExt};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use rtnetlink::{
-    Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -224,6 +224,12 @@ impl Netlink {
             builder = builder.mtu(mtu);
         }
         within("make a veth pair", self.handle.link().add(builder.build()).execute()).await
+    }
+
+    /// Makes an 802.1Q sub-interface that is up, or none.
+    pub(crate) async fn add_vlan(&self, name: &str, base: u32, vlan: u16) -> Result<()> {
+        let message = LinkVlan::new(name, base, vlan).up().build();
+        within("make a sub-interface", self.handle.link().add(message).execute()).await
     }
 
     /// Changes the mode of a macvlan link of this namespace, live.

@@ -142,8 +142,8 @@ fn place(any: AnyChild, port: u16, macvlans: &mut Macvlans) -> Child {
 fn lan() -> impl Strategy<Value = Lan> {
     let host_vlans = collection::btree_map(sample::select(&VLANS[1..]), any::<bool>(), 0..3);
     let children = collection::vec(child(), 0..=8);
-    (host_vlans, any::<bool>(), macvlans(), children).prop_map(
-        |(host_vlans, in_bridge, mut macvlans, children)| {
+    (host_vlans, any::<(bool, bool)>(), macvlans(), children).prop_map(
+        |(host_vlans, (in_bridge, in_sub_interface), mut macvlans, children)| {
             let own = |vlan: u16| [2, 0, 0, 0, 2, vlan.to_be_bytes()[1]];
             let mac = |(vlan, has_own)| (vlan, if has_own { own(vlan) } else { PARENT });
             let host_vlans: BTreeMap<u16, Mac> = host_vlans.into_iter().map(mac).collect();
@@ -154,7 +154,10 @@ fn lan() -> impl Strategy<Value = Lan> {
             // The port of a bridge cannot be the parent of a macvlan link.
             let in_bridge = in_bridge && !children.iter().any(|c| c.is_macvlan);
             let host_macs = in_bridge.then_some(BRIDGE).into_iter().collect();
-            Lan { mac: PARENT, host_vlans, host_macs, children }
+            // Children of other parents, which are these sub-interfaces.
+            let behind = |vlan: &u16| (*vlan, [2, 0, 0, 0, 3, vlan.to_be_bytes()[1]]);
+            let beyond = host_vlans.keys().filter(|_| in_sub_interface).map(behind).collect();
+            Lan { mac: PARENT, host_vlans, host_macs, beyond, children }
         },
     )
 }

@@ -37,6 +37,8 @@ pub(crate) struct Lan {
     pub(crate) mac: Mac,
     pub(crate) host_vlans: BTreeMap<u16, Mac>,
     pub(crate) host_macs: BTreeSet<Mac>,
+    /// Behind sub-interfaces of the host.
+    pub(crate) beyond: BTreeSet<(u16, Mac)>,
     pub(crate) children: Vec<Child>,
 }
 
@@ -100,7 +102,8 @@ impl Lan {
     /// Everybody's MACs.
     pub(crate) fn macs(&self) -> BTreeSet<Mac> {
         let host = self.host_vlans.values().chain(&self.host_macs).chain([&self.mac]);
-        host.chain(self.children.iter().map(|c| &c.mac)).copied().collect()
+        let beyond = self.beyond.iter().map(|(_, mac)| mac);
+        host.chain(beyond).chain(self.children.iter().map(|c| &c.mac)).copied().collect()
     }
 
     /// A MAC that a router elsewhere on the LAN may have as well.
@@ -116,7 +119,7 @@ impl Lan {
         if vlan == 0 {
             mac == self.mac && self.passthru().is_none() || self.host_macs.contains(&mac)
         } else {
-            self.host_vlans.get(&vlan) == Some(&mac)
+            self.host_vlans.get(&vlan) == Some(&mac) || self.beyond.contains(&(vlan, mac))
         }
     }
 
@@ -301,6 +304,7 @@ impl Lan {
             mac: self.mac,
             host_vlans: self.host_vlans.clone(),
             host_macs: self.host_macs.clone(),
+            beyond: self.beyond.clone(),
             children,
         }
     }

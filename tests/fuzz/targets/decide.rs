@@ -86,6 +86,7 @@ fn topology(input: &Input) -> Topology {
         mac: HOST,
         host_vlans: input.sub_interfaces.iter().map(|v| (vlan(*v).max(1), HOST)).collect(),
         host_macs: BTreeSet::new(),
+        beyond: BTreeSet::new(),
         children: children.map(child).collect(),
     }
 }
