@@ -85,7 +85,7 @@ impl State {
         claimed
             .map(|(mac, lease)| {
                 format!(
-                    "{mac} says to have {}, the address of child {}: {} times since the daemon runs",
+                    "{mac} says to have {}, the address of child {} (heard since the daemon runs: {})",
                     lease.ip, lease.child, lease.claims
                 )
             })
