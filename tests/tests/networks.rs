@@ -13,7 +13,7 @@ use tests::{
     netns::Netns,
     slowness,
     topology::{Lan, Options, PARENT},
-    traffic::assert_reaches,
+    traffic::{assert_does_not_reach, assert_reaches},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -328,4 +328,76 @@ fn a_subnet_that_the_host_routes_elsewhere_is_refused() {
     host.ip("route add default dev elsewhere");
     daemon.network_with("shimmed", "--subnet 10.9.0.0/24");
     daemon.network_with("far", "--subnet 172.31.0.0/24");
+}
+
+#[test]
+fn two_hosts_share_a_network_with_the_range_split() {
+    let lan = Lan::new(2);
+    let daemons: Vec<Daemon> = lan.hosts.iter().map(|host| Daemon::start(&host.ns)).collect();
+    let mut children = Vec::new();
+    for (daemon, range) in daemons.iter().zip(["192.168.50.64/26", "192.168.50.128/26"]) {
+        let more = format!("--subnet 192.168.50.0/24 --gateway 192.168.50.1 --ip-range {range}");
+        daemon.network_with("lan", &more);
+        for name in ["one", "two"] {
+            children.push(lan.add(daemon, name, "lan"));
+        }
+    }
+    let got: Vec<&str> = children.iter().map(|(_, got)| got[0].as_str()).collect();
+    assert_eq!(got, ["192.168.50.64", "192.168.50.65", "192.168.50.128", "192.168.50.129"]);
+    for (ns, own) in &children {
+        for other in got.iter().filter(|ip| **ip != own[0]) {
+            assert_reaches(ns, ip(other));
+        }
+        assert_reaches(ns, lan.router.ip);
+    }
+}
+
+#[test]
+fn a_trunk_carries_two_vlans_with_their_subnets_between_two_hosts() {
+    let lan = Lan::new(2);
+    let daemons: Vec<Daemon> = lan.hosts.iter().map(|host| Daemon::start(&host.ns)).collect();
+    let mut children = Vec::new();
+    for (number, daemon) in daemons.iter().enumerate() {
+        let kind = ["macvlan", "veth"][number];
+        for vlan in [50, 60] {
+            let range = 64 * (number + 1);
+            let more = format!(
+                "--vlan {vlan} --kind {kind} --subnet 10.{vlan}.0.0/24 --ip-range 10.{vlan}.0.{range}/26 --gateway none"
+            );
+            daemon.network_with(&format!("vlan{vlan}"), &more);
+            let (ns, got) = lan.add(daemon, &format!("child{vlan}"), &format!("vlan{vlan}"));
+            assert_eq!(got, [format!("10.{vlan}.0.{range}")]);
+            children.push(ns);
+        }
+    }
+    let [a50, a60, b50, b60] = &children[..] else { panic!("four children") };
+    assert_reaches(a50, ip("10.50.0.128"));
+    assert_reaches(b50, ip("10.50.0.64"));
+    assert_reaches(a60, ip("10.60.0.128"));
+    assert_reaches(b60, ip("10.60.0.64"));
+    // With a way to the other subnet on the link, the VLAN is what keeps them apart.
+    for (ns, other) in [(a50, "10.60.0"), (b60, "10.50.0")] {
+        ns.ip(&format!("route add {other}.0/24 dev eth0"));
+        for last in [64, 128] {
+            assert_does_not_reach(ns, ip(&format!("{other}.{last}")));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_said_so() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    for words in [
+        &["child", "rm", "nobody"][..],
+        &["child", "inspect", "nobody"],
+        &["network", "inspect", "nowhere"],
+        &["network", "check", "nowhere"],
+        &["network", "rm", "nowhere"],
+    ] {
+        let (code, message) = daemon.fail(words);
+        assert_eq!(code, 3, "{words:?}: {message}");
+        let [.., name] = words else { unreachable!("not empty") };
+        assert!(message.contains(name) && message.contains("ls`"), "{words:?}: {message}");
+    }
 }

@@ -419,3 +419,50 @@ fn killed_anywhere_a_sub_interface_is_made_or_gone_and_never_stale() {
         }
     }
 }
+
+#[test]
+fn a_declared_sub_interface_comes_with_the_file_and_goes_with_it() {
+    if kernel::lacks("vlan") {
+        return;
+    }
+    let lan = Lan::new(1);
+    let (host, mut daemon) = (&lan.hosts[0].ns, Daemon::start(&lan.hosts[0].ns));
+    daemon.configure("[network.fifty]\nparent = \"eth0.50\"\n");
+    daemon.run(&["reload"]);
+    assert_eq!(vlan_of(host, SUB), Some(50));
+    assert_eq!(daemon.run(&["reload"]), "nothing to do\n");
+    // It is what a backup remembers, too.
+    let backup: Value = serde_json::from_str(&daemon.run(&["export"])).expect("JSON");
+    assert_eq!(backup["made"][SUB]["vlan"], 50, "{backup}");
+    daemon.kill9();
+    host.delete(SUB);
+    daemon.launch();
+    eventually("it is made again", SOON, || vlan_of(host, SUB) == Some(50));
+    daemon.configure("");
+    daemon.run(&["reload"]);
+    assert!(!host.has(SUB));
+    assert_eq!(known(&daemon), [json!([]), json!([]), json!([])]);
+}
+
+#[test]
+fn a_backup_brings_a_sub_interface_back() {
+    if kernel::lacks("vlan") {
+        return;
+    }
+    let site = Site::new();
+    let host = site.host();
+    let backup = site.daemon.run(&["export"]);
+    let file = site.daemon.state_dir().join("backup.json");
+    fs::write(&file, backup).expect("the folder can be written to");
+    site.daemon.run(&["parent", "rm", SUB, "--force"]);
+    assert!(!host.has(SUB));
+    site.daemon.run(&["import", file.to_str().expect("a path in UTF-8")]);
+    assert_eq!(vlan_of(host, SUB), Some(50));
+    site.works_soon();
+    // Made for networks, it goes with the last of them.
+    for name in ["m", "v"] {
+        site.daemon.run(&["child", "rm", name]);
+        site.daemon.run(&["network", "rm", name]);
+    }
+    assert!(!host.has(SUB));
+}
