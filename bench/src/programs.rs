@@ -172,7 +172,7 @@ fn guard() -> Result<SchedClassifier> {
 fn memory(cx: &Context) -> Result<Measured> {
     let host = Host::new(cx)?;
     let map = |name: &str| bpftool(&["map", "show", "pinned", text(&host.pins.join(name))?]);
-    let total: f64 = ALL_MAPS.iter().map(|name| memlock(&map(name)?)).sum::<Result<f64>>()?;
+    let total: f64 = map::ALL.iter().map(|name| memlock(&map(name)?)).sum::<Result<f64>>()?;
     // It grows with what it holds.
     let entries = fill_groups(&host.pins)?;
     let groups = memlock(&map("maclane_groups")?)? / f64::from(entries);
@@ -186,20 +186,6 @@ fn memory(cx: &Context) -> Result<Measured> {
     let values = [fdb?, ports?, groups, stats?, total / 1024.0, guard_memory()? / 1024.0];
     Ok(values.map(|value| Outcome { ours: Series::new(vec![value]), peer: None }).into())
 }
-
-const ALL_MAPS: [&str; 11] = [
-    map::FDB,
-    map::PORTS,
-    map::HOST_ENDS,
-    map::TX,
-    map::VLANS,
-    map::GROUPS,
-    map::SOURCES,
-    map::STATS,
-    map::DROPS,
-    map::EVENTS,
-    map::EVENT_GATE,
-];
 
 /// Fills the groups, and says how many entries that took.
 fn fill_groups(pins: &Path) -> Result<u32> {
