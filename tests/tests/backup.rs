@@ -211,7 +211,10 @@ fn children_whose_namespace_is_not_there_are_made_when_it_comes() {
     site.lose_the_disk();
     import(&site.daemon, &file);
     let own = site.daemon.inspect("own");
-    assert_eq!((&own["state"], &own["ip"][0]), (&json!("no namespace"), &json!("192.168.50.101/24")));
+    assert_eq!(
+        (&own["state"], &own["ip"][0]),
+        (&json!("no namespace"), &json!("192.168.50.101/24"))
+    );
     assert_reaches(site.host(), v4(102));
     process::run(Command::new("ip").args(["netns", "add", &name]));
     eventually("it is made", SOON, || site.daemon.inspect("own")["state"] == "up");
