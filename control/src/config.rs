@@ -46,6 +46,9 @@ pub(crate) struct Config {
     /// Tables `[network.NAME]`.
     #[serde(default, rename = "network", deserialize_with = "named")]
     pub(crate) networks: BTreeMap<String, NetworkSpec>,
+    /// There is no file.
+    #[serde(skip)]
+    pub(crate) is_missing: bool,
 }
 
 impl ConfigFile {
@@ -68,7 +71,9 @@ impl ConfigFile {
             Ok(text) => toml::from_str(&text).map_err(|e| {
                 Error::invalid(format!("{path}, {}: {}", place(&text, &e), e.message().trim()))
             }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.named => Ok(Config::default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.named => {
+                Ok(Config { is_missing: true, ..Config::default() })
+            }
             Err(e) => Err(Error::invalid(format!(
                 "cannot read the configuration file {path}: {}; make it, or name another one with --config",
                 Error::from(e).message
@@ -217,6 +222,6 @@ mod tests {
         assert!(error.message.contains(&path.display().to_string()), "{error}");
         assert!(error.message.contains("--config"), "{error}");
         let usual = ConfigFile { path, named: false };
-        assert_eq!(usual.read().unwrap(), Config::default());
+        assert_eq!(usual.read().unwrap(), Config { is_missing: true, ..Config::default() });
     }
 }

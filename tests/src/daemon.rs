@@ -44,6 +44,8 @@ pub struct Daemon {
     bpffs: PathBuf,
     arguments: Vec<String>,
     environment: Option<(String, String)>,
+    /// It is told where its configuration file is.
+    names_config: bool,
     process: Option<Process>,
 }
 
@@ -110,6 +112,7 @@ impl Daemon {
             bpffs,
             arguments: setup.arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: setup.environment,
+            names_config: true,
             process: None,
         }
     }
@@ -167,10 +170,11 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("the log can be opened");
         let mut command = self.command();
+        command.arg("daemon");
+        if self.names_config {
+            command.arg("--config").arg(self.config());
+        }
         command
-            .arg("daemon")
-            .arg("--config")
-            .arg(self.config())
             .arg("--state-dir")
             .arg(self.state_dir())
             .arg("--runtime-dir")
@@ -204,6 +208,11 @@ impl Daemon {
     #[track_caller]
     pub fn configure(&self, text: &str) {
         fs::write(self.config(), text).expect("the configuration file can be written");
+    }
+
+    /// From its next start on it is not told where its configuration file is.
+    pub fn forget_config(&mut self) {
+        self.names_config = false;
     }
 
     /// Tells it to read its configuration file again (SIGHUP).

@@ -427,6 +427,27 @@ fn a_wrong_file_keeps_the_daemon_from_starting_and_costs_no_traffic() {
 }
 
 #[test]
+fn a_file_that_is_gone_takes_nothing_away() {
+    if std::path::Path::new("/etc/maclane/maclane.toml").exists() {
+        eprintln!("skipped: this machine has a configuration of its own");
+        return;
+    }
+    let lan = Lan::new(1);
+    let mut daemon = start(&lan, DECLARED);
+    let before = shows(&daemon);
+    daemon.stop();
+    daemon.forget_config();
+    daemon.launch();
+    assert_eq!(shows(&daemon), before);
+    let words = "/etc/maclane/maclane.toml is not there, and what it has declared is";
+    assert!(daemon.log().contains(words), "{}", daemon.log());
+    let (code, message) = daemon.fail(&["reload"]);
+    assert_eq!(code, 1, "{message}");
+    assert!(message.contains(words) && message.contains("nothing was changed"), "{message}");
+    assert_eq!(shows(&daemon), before);
+}
+
+#[test]
 fn a_hang_up_reloads() {
     let lan = Lan::new(1);
     let daemon = start(&lan, "");

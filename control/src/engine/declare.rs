@@ -35,6 +35,14 @@ impl State {
     pub(crate) async fn declare(&mut self, config: &Config, dry_run: bool) -> Result<Vec<Step>> {
         let path = self.config.path().display().to_string();
         let doing = || format!("cannot make everything as {path} says, and nothing was changed");
+        if config.is_missing && !self.declared.is_empty() {
+            // Somebody may have lost it, or not yet mounted what it is on.
+            let gone = format!(
+                "{path} is not there, and what it has declared is: put it back, or an empty one in its place if \
+                 all of that is to go"
+            );
+            return Err(Error::conflict(gone)).doing(doing);
+        }
         let mut plan = self.plan(config);
         if !plan.conflicts.is_empty() {
             return Err(Error::conflict(plan.conflicts.join("; "))).doing(doing);
