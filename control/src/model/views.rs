@@ -1,0 +1,267 @@
+//! What users are shown: parents, networks and children as they are, and what is counted.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Kind, Mac, Mode, NetworkSpec, Trunk, UnknownPolicy, XdpMode};
+
+/// A parent, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ParentView {
+    /// The interface's name.
+    pub(crate) iface: String,
+    /// `up`, `down`, or `missing` while no interface has this name.
+    pub(crate) state: String,
+    /// The interface's index; absent while it is missing.
+    pub(crate) ifindex: Option<u32>,
+    /// The interface's MAC.
+    #[schema(value_type = Option<String>)]
+    pub(crate) mac: Option<Mac>,
+    /// The interface's MTU in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// maclane has made the interface, and removes it with the parent.
+    pub(crate) made: bool,
+    /// What was asked for.
+    pub(crate) xdp: XdpMode,
+    /// What is attached: `native`, `generic` or `off`.
+    pub(crate) xdp_attached: String,
+    /// How TC programs are attached: `tcx` or `clsact`; absent while they are not.
+    pub(crate) tc: Option<String>,
+    /// What happens to frames from the wire for nobody here.
+    pub(crate) unknown: UnknownPolicy,
+    /// Names of its networks.
+    pub(crate) networks: Vec<String>,
+    /// How many children maclane made on it.
+    pub(crate) children: usize,
+    /// How many children somebody else made on it.
+    pub(crate) adopted: usize,
+    /// Where its maps, programs and links are pinned.
+    pub(crate) pins: String,
+    /// Whether the configuration file has made it.
+    pub(crate) declared: bool,
+    /// What is wrong or limited, with the way out; empty if nothing is.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A network, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NetworkView {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub(crate) spec: NetworkSpec,
+    /// Whether the configuration file has made it.
+    pub(crate) declared: bool,
+    /// The mode in force: never `auto`; absent for `veth`.
+    pub(crate) mode_in_force: Option<Mode>,
+    /// Names of its children.
+    pub(crate) children: Vec<String>,
+    /// What its subnets have to give.
+    pub(crate) pools: Vec<PoolView>,
+    /// The addresses of its children.
+    pub(crate) leases: Vec<LeaseView>,
+    /// Addresses that were given back and are not given out again yet.
+    pub(crate) quarantined: Vec<QuarantineView>,
+    /// Addresses that somebody else on the LAN has.
+    pub(crate) conflicts: Vec<ConflictView>,
+}
+
+/// Something that is wrong with a network.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NetworkFinding {
+    /// The network.
+    pub(crate) network: String,
+    /// What, and the way out where there is one.
+    pub(crate) finding: String,
+}
+
+/// What a subnet has to give.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PoolView {
+    /// The subnet.
+    #[schema(value_type = String)]
+    pub(crate) subnet: IpNetwork,
+    /// Who routes for it.
+    #[schema(value_type = Option<String>)]
+    pub(crate) gateway: Option<IpAddr>,
+    /// The addresses that children get, as `FIRST to LAST`.
+    pub(crate) range: String,
+    /// How many these are, as a decimal number: they may be more than JSON's numbers can say.
+    pub(crate) size: String,
+    /// How many addresses of the subnet children have.
+    pub(crate) leased: usize,
+}
+
+/// An address of a child.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LeaseView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// The child.
+    pub(crate) child: String,
+    /// The child's MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Since when, in seconds since 1970.
+    pub(crate) since: u64,
+    /// How often somebody else on the LAN was heard to have it, since the daemon runs.
+    pub(crate) claims: u64,
+    /// Who that was last.
+    #[schema(value_type = Option<String>)]
+    pub(crate) claimed_by: Option<Mac>,
+}
+
+/// An address that somebody else on the LAN has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConflictView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// Who.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Until when it is not asked for again, in seconds since 1970.
+    pub(crate) until: u64,
+}
+
+/// An address that was given back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct QuarantineView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// Until when it is not given out, in seconds since 1970.
+    pub(crate) until: u64,
+}
+
+/// Who made a child's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Origin {
+    /// maclane did, and removes it with the child.
+    Created,
+    /// Somebody else did; maclane only steers its frames.
+    Adopted,
+}
+
+/// A child, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ChildView {
+    /// Its name; an adopted child is known by `PARENT/MAC`.
+    pub(crate) name: String,
+    /// The network that it belongs to; absent for an adopted child.
+    pub(crate) network: Option<String>,
+    /// The interface that it sits on.
+    pub(crate) parent: String,
+    /// The VLAN of its network; it sees that one untagged unless it is a trunk.
+    pub(crate) vlan: u16,
+    /// The VLANs that it sees tagged.
+    #[schema(value_type = Option<String>)]
+    pub(crate) trunk: Option<Trunk>,
+    /// What it is made of.
+    pub(crate) kind: Kind,
+    /// Its macvlan mode; absent for `veth`, or where it cannot be seen.
+    pub(crate) mode: Option<Mode>,
+    /// Where it lives; absent where that cannot be found out.
+    pub(crate) netns: Option<String>,
+    /// The name of its interface in there.
+    pub(crate) ifname: Option<String>,
+    /// The index of its interface in there.
+    pub(crate) ifindex: Option<u32>,
+    /// Its MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Its addresses.
+    #[schema(value_type = Vec<String>)]
+    pub(crate) ip: Vec<IpNetwork>,
+    /// Its MTU in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// Its port in the dataplane; absent while it has none.
+    pub(crate) port: Option<u16>,
+    /// `up`, `down`, `no namespace` while its namespace does not exist, or `gone` while its parent
+    /// or its link does not.
+    pub(crate) state: String,
+    /// While its namespace does not exist: until when its addresses are kept for it, in seconds
+    /// since 1970. Then it is removed.
+    pub(crate) lease_until: Option<u64>,
+    /// Who made its link.
+    pub(crate) origin: Origin,
+    /// What proves that a frame is its own: `guard` (a program on the link), `port` (it came in
+    /// through the child's host end), or `mac` (its source MAC says so).
+    pub(crate) identity: String,
+}
+
+/// One line of the forwarding table.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct FdbView {
+    /// The parent that it belongs to.
+    pub(crate) parent: String,
+    /// The destination MAC.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// The VLAN; absent for the entry that says who owns the MAC in any VLAN.
+    pub(crate) vlan: Option<u16>,
+    /// The port.
+    pub(crate) port: u16,
+    /// `host`, `macvlan` or `veth`.
+    pub(crate) kind: String,
+    /// The child's name, or `host`.
+    pub(crate) owner: String,
+}
+
+/// Counters of one port.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PortStats {
+    /// The port.
+    pub(crate) port: u16,
+    /// `wire`, `host`, or the child's name.
+    pub(crate) name: String,
+    /// `wire`, `host`, `macvlan` or `veth`.
+    pub(crate) kind: String,
+    /// Frames that came in from it (segments of an offloaded frame are counted one by one).
+    pub(crate) rx_packets: u64,
+    /// Bytes that came in from it.
+    pub(crate) rx_bytes: u64,
+    /// Frames that went out to it.
+    pub(crate) tx_packets: u64,
+    /// Bytes that went out to it.
+    pub(crate) tx_bytes: u64,
+}
+
+/// Counters of one drop reason.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DropStats {
+    /// The reason's name.
+    pub(crate) reason: String,
+    /// What it means.
+    pub(crate) meaning: String,
+    /// Frames.
+    pub(crate) packets: u64,
+    /// Bytes.
+    pub(crate) bytes: u64,
+}
+
+/// All counters of a parent.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StatsView {
+    /// The parent.
+    pub(crate) parent: String,
+    /// Its ports, in order.
+    pub(crate) ports: Vec<PortStats>,
+    /// Every drop reason, also those that never happened.
+    pub(crate) drops: Vec<DropStats>,
+}
+
+/// One finding of `doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Finding {
+    /// What was looked at.
+    pub(crate) check: String,
+    /// `ok`, `warn` or `fail`.
+    pub(crate) status: String,
+    /// What was seen, and the way out.
+    pub(crate) detail: String,
+}
