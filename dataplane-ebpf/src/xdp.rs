@@ -51,6 +51,9 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
         Verdict::Deliver(_) | Verdict::Flood(_) => XDP_PASS,
         // For the host, or not ours to judge: TC counts it.
         Verdict::Pass => XDP_PASS,
+        // TC drops it: behind the packet sockets, which may wait for an answer in a VLAN that has no
+        // member yet.
+        Verdict::Drop(DropReason::NoMember) => XDP_PASS,
         Verdict::Drop(reason) if may_drop => end(&ctx, reason),
         Verdict::Drop(_) => XDP_PASS,
     }

@@ -253,6 +253,7 @@ fn a_stranger_who_takes_the_address_of_a_child_is_named_and_told() {
                 && frame.payload[24..28] == v4_address.octets()
         };
         assert!(router.find(SOON, defends).is_some(), "{name}: its address is announced again");
+        let defended = Instant::now();
         eventually("the claim is counted", SOON, || claims(&v4).0 == 1);
         assert_eq!(claims(&v4).1, stranger.to_string().as_str(), "{name}");
 
@@ -266,7 +267,8 @@ fn a_stranger_who_takes_the_address_of_a_child_is_named_and_told() {
             std::thread::sleep(patience(Duration::from_millis(50)));
         }
         eventually("all are counted", SOON, || claims(&v4).0 == 4);
-        assert!(router.find(Duration::from_millis(300), defends).is_none(), "{name}");
+        let again = router.find(Duration::from_millis(300), defends).is_some();
+        assert!(!again || defended.elapsed() > Duration::from_secs(9), "{name}");
         let log = daemon.log();
         assert!(
             log.contains("somebody else on the LAN says to have the address of a child"),

@@ -77,6 +77,25 @@ fn nothing_goes_between_the_wire_and_an_internal_network() {
 }
 
 #[test]
+fn an_internal_network_has_its_addresses_for_itself() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    // Somebody on the wire has it, too, and says so.
+    lan.router.ns.address(PARENT, "10.7.0.2/24");
+    daemon.network_with("inner", "--subnet 10.7.0.0/24 --internal");
+    let (_a, got) = lan.add(&daemon, "a", "inner");
+    assert_eq!(got, ["10.7.0.2"]);
+    let wire = Tap::open(&lan.router.ns, PARENT);
+    let ip = std::net::Ipv4Addr::new(10, 7, 0, 2);
+    wire.send(&Frame::arp_request(lan.router.mac, ip, ip, ""));
+    let heard = wire.collect(Duration::from_secs(2));
+    assert!(heard.iter().all(|frame| frame.source != lan.hosts[0].mac), "{heard:?}");
+    assert_eq!(daemon.json(&["network", "inspect", "inner"])["leases"][0]["claims"], 0);
+    let check = daemon.cli(&["network", "check", "inner"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+#[test]
 fn an_internal_network_cannot_be_passthru_nor_have_trunks() {
     let lan = Lan::new(1);
     let daemon = Daemon::start(&lan.hosts[0].ns);

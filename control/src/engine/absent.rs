@@ -88,6 +88,11 @@ impl State {
         let over = pick(&|absence| absence.lasts() >= grace);
         let due = pick(&|absence| (absence.saved + step..grace).contains(&absence.lasts()));
         for name in over {
+            // It may have come back while nobody could look at the children of its parent.
+            if self.child(&name)?.record.value.open_netns().is_some() {
+                self.note_namespace(&name, true).await?;
+                continue;
+            }
             let netns = self.child(&name)?.record.value.netns.display().to_string();
             tracing::info!(
                 child = name,

@@ -159,19 +159,18 @@ impl State {
     /// Writes a batch that was checked, in one step. What it is about is brought to what it says by
     /// the next pass of the control loop.
     pub(crate) async fn commit(&mut self, batch: Batch) -> Result<()> {
-        let changes = self.changes_of(&batch)?;
+        let records = self.parents_after(&batch);
+        let changes = self.changes_of(&batch, &records)?;
         if changes.is_empty() {
             return Ok(());
         }
         let revision = self.store.change(changes).await?;
-        for (iface, spec) in &batch.parents {
-            let value = || batch.record_of(spec);
-            let parent = self.parents.entry(iface.clone());
-            let parent =
-                parent.or_insert_with(|| Parent::new(Versioned { value: value(), revision }));
-            parent.record.revision = revision;
-            parent.record.value.spec = spec.clone();
-            parent.xdp_for = None;
+        for (iface, value) in records {
+            let parent = self.parents.entry(iface);
+            let parent = parent
+                .and_modify(|parent| parent.xdp_for = None)
+                .or_insert_with(|| Parent::new(Versioned { value: value.clone(), revision }));
+            parent.record = Versioned { value, revision };
         }
         self.put_networks(&batch.networks, revision);
         // What others had may have been somewhere else.
@@ -199,15 +198,37 @@ impl State {
         Ok(())
     }
 
-    fn changes_of(&self, batch: &Batch) -> Result<Vec<Change>> {
+    /// The records of the parents that a batch writes. One that is declared no longer goes with the last
+    /// of its networks.
+    fn parents_after(&self, batch: &Batch) -> BTreeMap<String, ParentRecord> {
+        let is_declared = |iface: &str| batch.declared.contains(&ParentSpec::key(iface));
+        let goes = |parent: &Parent| {
+            parent.record.value.made.as_ref().is_some_and(|made| made.with_networks)
+        };
+        let stay = self.parents.iter().filter(|(iface, p)| is_declared(iface) && goes(p));
+        let ifaces = stay.map(|(iface, _)| iface).chain(batch.parents.keys());
+        let record = |iface: &String| {
+            let before = self.parents.get(iface).map(|parent| parent.record.value.clone());
+            let spec = batch.parents.get(iface);
+            let mut value = before.or_else(|| spec.map(|spec| batch.record_of(spec)))?;
+            value.spec = spec.cloned().unwrap_or(value.spec);
+            if let Some(made) = value.made.as_mut().filter(|_| is_declared(iface)) {
+                made.with_networks = false;
+            }
+            Some((iface.clone(), value))
+        };
+        ifaces.filter_map(record).collect()
+    }
+
+    fn changes_of(
+        &self,
+        batch: &Batch,
+        records: &BTreeMap<String, ParentRecord>,
+    ) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
-        for (iface, spec) in &batch.parents {
-            let before = self.parents.get(iface).map(|parent| &parent.record);
-            let mut value =
-                before.map_or_else(|| batch.record_of(spec), |record| record.value.clone());
-            value.spec = spec.clone();
-            let expected = before.map(|record| record.revision);
-            changes.push(Change::put(&ParentSpec::key(iface), &value, expected)?);
+        for (iface, value) in records {
+            let expected = self.parents.get(iface).map(|parent| parent.record.revision);
+            changes.push(Change::put(&ParentSpec::key(iface), value, expected)?);
         }
         for (name, spec) in &batch.networks {
             let expected = self.networks.get(name).map(|network| network.revision);

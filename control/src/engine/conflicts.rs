@@ -125,7 +125,9 @@ impl State {
 
     /// Where the LAN is asked for the addresses of a child; nowhere if nobody wants that, or cannot.
     fn place_to_ask(&self, spec: &ChildSpec, network: &NetworkSpec) -> Option<Place> {
-        let wanted = spec.probe && network.probe && !network.subnets.is_empty();
+        // An internal network has no LAN to ask.
+        let wanted =
+            spec.probe && network.probe && !network.internal && !network.subnets.is_empty();
         self.place_of(network).filter(|_| wanted && spec.trunk.is_none())
     }
 

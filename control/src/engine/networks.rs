@@ -64,6 +64,12 @@ impl State {
             )));
         }
         self.check_subnets(spec)?;
+        if spec.internal && parent.link.as_ref().is_some_and(|link| link.controller.is_some()) {
+            return Err(Error::conflict(format!(
+                "{iface} is a port of a bridge or bond, which would carry an internal network's frames on; \
+                 use the bridge itself as parent, or leave --internal out"
+            )));
+        }
         if spec.kind == Kind::Veth {
             return Ok(());
         }

@@ -21,20 +21,25 @@ use crate::{
 /// How many source MACs that nobody knows, and claims, are remembered.
 const HEARD: usize = 4096;
 
-/// Keeps what the programs of a parent have told, for the control loop.
-fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<Told>) {
-    let (Ok(mut heard), Ok(mut claims)) = (heard.lock(), claims.lock()) else { return };
+/// Keeps what the programs of a parent have told, for the control loop; true if it should look at once.
+fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<Told>) -> bool {
+    let (Ok(mut heard), Ok(mut claims)) = (heard.lock(), claims.lock()) else { return false };
+    let mut is_new = false;
     // Of a storm of made-up addresses not all have to be known.
     if heard.len() > HEARD {
         heard.clear();
     }
     for told in events {
         match told {
-            Told::NewSource(event) => drop(heard.insert(Mac(event.mac))),
+            Told::NewSource(event) => {
+                heard.insert(Mac(event.mac));
+                is_new = true;
+            }
             Told::Claim(claim) if claims.len() < HEARD => claims.push(claim),
             Told::Claim(_) => {}
         }
     }
+    is_new
 }
 
 /// Refuses interfaces that no child can sit on.
@@ -77,12 +82,16 @@ impl State {
         };
         if let Err(e) = done {
             // Whatever was there before is there again.
-            let undone = match before {
-                Some((spec, made)) => {
-                    self.parent_put(spec, made).await?;
-                    self.parent_settle(&iface).await
+            let undone = if let Some((spec, made)) = before {
+                self.parent_put(spec, made).await?;
+                self.parent_settle(&iface).await
+            } else {
+                let parent = self.parent_mut(&iface)?;
+                // Not even seen: whatever has its name is not ours.
+                if parent.link.is_none() {
+                    parent.record.value.made = None;
                 }
-                None => self.parent_forget(&iface).await,
+                self.parent_forget(&iface).await
             };
             if let Err(e) = undone {
                 tracing::error!(parent = iface, "cannot undo: {e}");
@@ -162,11 +171,7 @@ impl State {
 
     /// Brings a parent up at once, and fails where the control loop would only note it.
     async fn parent_settle(&mut self, iface: &str) -> Result<()> {
-        if let Err(e) = self.make_sub_interface(iface).await {
-            // What is there is not ours.
-            self.parent_mut(iface)?.record.value.made = None;
-            return Err(e);
-        }
+        self.make_sub_interface(iface).await?;
         self.reconcile_parent(iface).await?;
         let parent = self.parent(iface)?;
         let forced = parent.record.value.spec.xdp.is_forced();
@@ -265,8 +270,10 @@ impl State {
             let (heard, claims) = (parent.heard.clone(), parent.claims.clone());
             parent.listener = Some(Task::spawn(async move {
                 while let Ok(events) = events.wait().await {
-                    note(&heard, &claims, events);
-                    kick.notify_one();
+                    // Claims have time until the next look: whoever repeats one shall not hurry us.
+                    if note(&heard, &claims, events) {
+                        kick.notify_one();
+                    }
                 }
             }));
             parent.plane = Some(plane);

@@ -4,6 +4,8 @@
 //! The parent's record says so before there is a link, and is deleted after there is none. What is
 //! deleted is compared with the record first: somebody may have put another link in its place.
 
+use std::net::IpAddr;
+
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -223,7 +225,13 @@ impl State {
             tracing::warn!(parent = iface, "the interface is not what maclane has made: it stays");
             return Ok(());
         }
-        if let Some(user) = user_of(link, parent, &links) {
+        let addresses = self.netlink.addresses().await?;
+        let own = addresses.iter().find(|(index, address)| {
+            let is_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            *index == link.index && !is_local(address.ip())
+        });
+        let own = own.map(|(_, address)| format!("the host, which has {address} there"));
+        if let Some(user) = own.or_else(|| user_of(link, parent, &links)) {
             tracing::warn!(parent = iface, "the interface is used by {user}: it stays");
             return Ok(());
         }
@@ -236,7 +244,13 @@ impl State {
 
     /// The parent and the VLAN there that a parent is the sub-interface of.
     pub(crate) fn below(&self, iface: &str) -> Option<(&str, u16)> {
-        let link = self.parents.get(iface)?.link.as_ref()?;
+        let parent = self.parents.get(iface)?;
+        let Some(link) = &parent.link else {
+            // As it will be.
+            let made = parent.record.value.made.as_ref()?;
+            let (name, _) = self.parents.get_key_value(&made.base)?;
+            return Some((name, made.vlan));
+        };
         let LinkKind::Vlan(vlan) = link.kind else { return None };
         let lower = link.lower.filter(|_| link.lower_netns.is_none())?;
         let is_lower = |parent: &Parent| parent.link.as_ref().is_some_and(|l| l.index == lower);
@@ -259,8 +273,11 @@ impl State {
             (below == iface).then_some((name, parent, vlan))
         });
         let of_parent = |(name, parent, vlan): (&String, &Parent, u16)| {
-            let live = |(_, child): (_, &Child)| child.live.as_ref().map(|live| live.mac);
-            let created: Vec<Mac> = self.children_of(name).filter_map(live).collect();
+            let mac = |(_, child): (_, &Child)| {
+                // Before it was looked at, what it had.
+                child.live.as_ref().map(|live| live.mac).or(child.record.value.mac)
+            };
+            let created: Vec<Mac> = self.children_of(name).filter_map(mac).collect();
             let macs = created.into_iter().chain(parent.adopted.keys().copied());
             macs.map(|mac| (vlan, mac)).collect::<Vec<_>>()
         };

@@ -13,7 +13,7 @@ use dataplane_common::{
 
 use super::{
     adopt::Adopted,
-    state::{Child, Live, State},
+    state::{Child, ChildRecord, Live, State},
 };
 use crate::{
     error::Result,
@@ -143,7 +143,7 @@ impl State {
             flags: flags(network, live),
             local: self.local_flags(network, live),
             takes_xdp: live.takes_xdp,
-            addresses: record.addresses.iter().map(|address| mapped(address.ip())).collect(),
+            addresses: watched(network, record),
         })
     }
 
@@ -151,6 +151,13 @@ impl State {
         let peer = network.kind == Kind::Veth && live.netns != self.own_netns;
         any_source(live.mode.unwrap_or(network.mode)) | if peer { local_flag::PEER } else { 0 }
     }
+}
+
+/// The addresses that nobody on the wire has a right to say to have. What somebody there has in common
+/// with an internal network is no concern of either.
+fn watched(network: &NetworkSpec, record: &ChildRecord) -> Vec<Ip> {
+    let addresses = record.addresses.iter().filter(|_| !network.internal);
+    addresses.map(|address| mapped(address.ip())).collect()
 }
 
 /// An address as the tables have it.

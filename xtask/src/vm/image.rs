@@ -37,9 +37,9 @@ const MODULES: &[&str] = &[
 /// Programs of `busybox` that the init script uses.
 const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff", "sleep", "cat"];
 
-/// Tests of the daemon, hundreds of times over, that would take hours in an emulator and ask
-/// nothing of the kernel that others do not.
-const ELSEWHERE: &[&str] = &["crash", "kills", "limits"];
+/// Tests of the daemon, hundreds of times over or about its own files, that would take long in an
+/// emulator and ask nothing of the kernel that others do not.
+const ELSEWHERE: &[&str] = &["backup", "crash", "declared", "kills", "limits"];
 
 /// Files of this machine that programs look into.
 const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/protocols", "/etc/nsswitch.conf"];
