@@ -4,8 +4,6 @@
 //! The parent's record says so before there is a link, and is deleted after there is none. What is
 //! deleted is compared with the record first: somebody may have put another link in its place.
 
-use std::net::IpAddr;
-
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -225,13 +223,7 @@ impl State {
             tracing::warn!(parent = iface, "the interface is not what maclane has made: it stays");
             return Ok(());
         }
-        let addresses = self.netlink.addresses().await?;
-        let own = addresses.iter().find(|(index, address)| {
-            let is_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-            *index == link.index && !is_local(address.ip())
-        });
-        let own = own.map(|(_, address)| format!("the host, which has {address} there"));
-        if let Some(user) = own.or_else(|| user_of(link, parent, &links)) {
+        if let Some(user) = user_of(link, parent, &links) {
             tracing::warn!(parent = iface, "the interface is used by {user}: it stays");
             return Ok(());
         }
