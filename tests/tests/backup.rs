@@ -84,6 +84,13 @@ impl Site {
         [parents, networks, fdb, self.export()]
     }
 
+    /// Leaves nothing of it but the namespaces.
+    fn remove_everything(&self) {
+        self.daemon.configure("");
+        self.daemon.run(&["reload"]);
+        self.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    }
+
     /// The daemon is replaced by one that knows nothing.
     fn lose_the_disk(&mut self) {
         self.daemon.stop();
@@ -116,10 +123,7 @@ fn a_backup_brings_back_links_macs_and_addresses() {
     let mut site = Site::furnished();
     let backup = site.export();
     let file = site.file(&backup);
-    // Nothing is left of it but the namespaces.
-    site.daemon.configure("");
-    site.daemon.run(&["reload"]);
-    site.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    site.remove_everything();
     assert!(!site.children[0].has("eth0"));
     site.lose_the_disk();
 
@@ -204,9 +208,7 @@ fn children_whose_namespace_is_not_there_are_made_when_it_comes() {
     let mut site = Site::furnished();
     let backup = site.export();
     let file = site.file(&backup);
-    site.daemon.configure("");
-    site.daemon.run(&["reload"]);
-    site.daemon.run(&["parent", "rm", PARENT, "--force"]);
+    site.remove_everything();
     let name = site.children[1].name().to_owned();
     process::run(Command::new("ip").args(["netns", "del", &name]));
     site.lose_the_disk();

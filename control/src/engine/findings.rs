@@ -14,7 +14,7 @@ use crate::{
     model::{NetworkFinding, NetworkSpec},
     netlink::Netlink,
     probe::{self, Answer, Place},
-    subnet::{SubnetSpec, overlap},
+    subnet::SubnetSpec,
 };
 
 impl Engine {
@@ -23,7 +23,9 @@ impl Engine {
         let state = self.state.lock().await;
         let network = state.network(name)?.clone();
         let mut texts = state.routes_elsewhere(&network).await?;
-        texts.extend(state.overlaps(&network));
+        texts.extend(state.overlaps(&network).into_iter().map(|(ours, theirs, other)| {
+            format!("the subnet {ours} overlaps with {theirs} of network {other}")
+        }));
         texts.extend(state.leases_and_links(&network).await?);
         texts.extend(state.strangers(&network));
         let place = state.place_of(&network);
@@ -62,22 +64,6 @@ async fn silent(
 }
 
 impl State {
-    fn overlaps(&self, network: &NetworkSpec) -> Vec<String> {
-        let others = self.networks_of(&network.parent);
-        let others = others.filter(|o| o.vlan == network.vlan && o.name != network.name);
-        let with = |other: &NetworkSpec| -> Vec<String> {
-            let pairs = network
-                .subnets
-                .iter()
-                .flat_map(|a| other.subnets.iter().map(move |b| (a.subnet, b.subnet)));
-            pairs
-                .filter(|(a, b)| overlap(*a, *b))
-                .map(|(a, b)| format!("the subnet {a} overlaps with {b} of network {}", other.name))
-                .collect()
-        };
-        others.flat_map(with).collect()
-    }
-
     /// Leases that strangers claim.
     fn strangers(&self, network: &NetworkSpec) -> Vec<String> {
         let of_network = self.lease_views(&network.name).into_iter();

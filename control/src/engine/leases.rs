@@ -18,7 +18,7 @@ use crate::{
     failpoint::failpoint,
     model::{AskedIp, ChildSpec, LeaseView, Mac, NetworkSpec, PoolView, QuarantineView, Route},
     store::{self, Store, Versioned},
-    subnet::SubnetSpec,
+    subnet::{SubnetSpec, overlap},
 };
 
 /// So many records of a quarantine that is over are deleted in one pass of the control loop, each
@@ -286,23 +286,30 @@ impl State {
 
     /// Refuses subnets that another network in the same VLAN has.
     pub(crate) fn check_subnets(&self, spec: &NetworkSpec) -> Result<()> {
+        match self.overlaps(spec).first() {
+            None => Ok(()),
+            Some((ours, theirs, other)) => Err(Error::conflict(format!(
+                "the subnet {ours} overlaps with {theirs} of network {other}, in the same VLAN of {}; take another subnet, \
+                 or make the children in that network",
+                spec.parent
+            ))),
+        }
+    }
+
+    /// The subnets of a network that share addresses with one of another network on its LAN, that one,
+    /// and the name of the other network.
+    pub(crate) fn overlaps(&self, spec: &NetworkSpec) -> Vec<(IpNetwork, IpNetwork, &str)> {
         let lan = self.lan_of(spec);
         let networks = self.networks.values().map(|network| &network.value);
         let beside = networks.filter(|o| self.lan_of(o) == lan && o.name != spec.name);
-        for other in beside {
-            for subnet in &spec.subnets {
-                let theirs =
-                    other.subnets.iter().find(|s| crate::subnet::overlap(s.subnet, subnet.subnet));
-                if let Some(theirs) = theirs {
-                    return Err(Error::conflict(format!(
-                        "the subnet {} overlaps with {} of network {}, in the same VLAN of {}; take another subnet, \
-                         or make the children in that network",
-                        subnet.subnet, theirs.subnet, other.name, spec.parent
-                    )));
-                }
-            }
-        }
-        Ok(())
+        let pairs = beside.flat_map(|other| {
+            let with = move |ours: &SubnetSpec| {
+                let ours = ours.subnet;
+                other.subnets.iter().map(move |s| (ours, s.subnet, other.name.as_str()))
+            };
+            spec.subnets.iter().flat_map(with)
+        });
+        pairs.filter(|(ours, theirs, _)| overlap(*ours, *theirs)).collect()
     }
 
     /// What the subnets of a network have to give.
