@@ -39,7 +39,7 @@ const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff
 
 /// Tests of the daemon, hundreds of times over or about its own files, that would take long in an
 /// emulator and ask nothing of the kernel that others do not.
-const ELSEWHERE: &[&str] = &["backup", "crash", "declared", "kills", "limits"];
+const ELSEWHERE: &[&str] = &["backup", "crash", "declared", "kills", "limits", "reboot", "store"];
 
 /// Files of this machine that programs look into.
 const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/protocols", "/etc/nsswitch.conf"];
