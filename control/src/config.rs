@@ -46,6 +46,9 @@ pub(crate) struct Config {
     /// Tables `[network.NAME]`.
     #[serde(default, rename = "network", deserialize_with = "named")]
     pub(crate) networks: BTreeMap<String, NetworkSpec>,
+    /// Whether the daemon is Docker's plugin, too; read when it starts.
+    #[serde(default)]
+    pub(crate) docker: bool,
     /// There is no file.
     #[serde(skip)]
     pub(crate) is_missing: bool,
@@ -152,6 +155,13 @@ mod tests {
         });
         let parents: BTreeMap<String, ParentSpec> = serde_json::from_value(parents).unwrap();
         assert_eq!(config.parents, parents);
+    }
+
+    #[test]
+    fn a_line_makes_the_daemon_dockers_plugin() {
+        assert!(read("docker = true").unwrap().docker);
+        assert!(!read("").unwrap().docker);
+        assert!(read("docker = 1").unwrap_err().message.contains("line 1 (`docker = 1`)"));
     }
 
     #[test]

@@ -8,13 +8,17 @@ use nix::{
     unistd::geteuid,
 };
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{self, server::RuntimeDir},
     cli::args::DaemonArgs,
     config::ConfigFile,
+    docker,
     engine::{Engine, Settings},
     task::Task,
 };
@@ -26,7 +30,8 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
         );
     }
-    let DaemonArgs { config, state_dir, runtime_dir, bpffs, lease_grace, tc } = args;
+    let DaemonArgs { config, state_dir, runtime_dir, bpffs, lease_grace, docker, docker_socket, tc } =
+        args;
     let lease_grace = Duration::from_secs(lease_grace.into());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stop = std::pin::pin!(async {
@@ -43,6 +48,8 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let runtime = RuntimeDir::claim(&runtime_dir)?;
     tell(&[NotifyState::Status("reconciling links and maps")]);
     let config = ConfigFile::new(config);
+    // What is wrong with the file the engine says.
+    let docker = docker || config.read().is_ok_and(|config| config.docker);
     let start = Engine::start(Settings { state_dir, bpffs, tc, config, lease_grace });
     let engine = tokio::select! {
         engine = start => engine?,
@@ -50,11 +57,32 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         () = &mut stop => return Ok(()),
     };
     let server = runtime.listen()?;
-    let listening = format!("listening on {}", server.path().display());
+    let plugin = docker.then(|| docker::listen(&docker_socket)).transpose()?;
+    let places: Vec<String> = [Some(&server), plugin.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|server| server.path().display().to_string())
+        .collect();
+    let listening = format!("listening on {}", places.join(" and "));
     info!("maclane {} {listening}", env!("CARGO_PKG_VERSION"));
     tell(&[NotifyState::Ready, NotifyState::Status(&listening)]);
     let _reloads = Task::spawn(reload_on(hangups, engine.clone()));
-    server.serve(api::router(engine), stop).await;
+    let (stopping, stopped) = watch::channel(false);
+    let stopped = || {
+        let mut stopped = stopped.clone();
+        async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    };
+    let serve_plugin = async {
+        if let Some(plugin) = plugin {
+            plugin.serve(docker::router(engine.clone()), stopped()).await;
+        }
+    };
+    tokio::join!(server.serve(api::router(engine.clone()), stopped()), serve_plugin, async {
+        stop.await;
+        let _ = stopping.send(true);
+    });
     info!("stopped; traffic goes on");
     Ok(())
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(crate) use self::views::{
-    ChildView, ConflictView, DropStats, FdbView, Finding, LeaseView, NetworkFinding, NetworkView,
+    ChildView, ConflictView, DockerEndpointView, DockerNetworkView, DropStats, FdbView, Finding, LeaseView, NetworkFinding, NetworkView,
     Origin, ParentView, PoolView, PortStats, QuarantineView, StatsView,
 };
 use crate::{

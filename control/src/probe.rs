@@ -9,6 +9,7 @@ mod socket;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// How often is asked, as RFC 5227 has it (`PROBE_NUM`).
-const PROBES: u32 = 3;
+pub(crate) const PROBES: u32 = 3;
 
 /// `ETH_P_ARP`, `ETH_P_IPV6` and `ETH_P_8021Q` (`include/uapi/linux/if_ether.h`).
 const ARP: u16 = 0x0806;
@@ -64,6 +65,15 @@ pub(crate) struct Claim {
     pub(crate) has: bool,
 }
 
+/// The MAC of the child to be, once it is known.
+type Own = Arc<Mutex<Option<Mac>>>;
+
+impl Claim {
+    fn is_of(&self, own: &Own) -> bool {
+        *own.lock().unwrap_or_else(PoisonError::into_inner) == Some(self.mac)
+    }
+}
+
 /// What the LAN says of the addresses that were asked for.
 pub(crate) enum Answer {
     /// Nobody has them.
@@ -74,12 +84,21 @@ pub(crate) enum Answer {
 
 /// Answers whoever asks for addresses that were found free, as long as their child has no link that
 /// would: two hosts that ask one after the other must not both find nobody.
+#[derive(Debug)]
 pub(crate) struct Defence {
     _task: Task,
+    own: Own,
+}
+
+impl Defence {
+    /// What this MAC says is the child's from now on, and gets no answer.
+    pub(crate) fn yield_to(&self, mac: Option<Mac>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = mac;
+    }
 }
 
 /// Asks for addresses, three times with `interval` between and after. It takes three intervals, less
-/// if all are claimed.
+/// if all are claimed. What `own` says is no claim, and gets no answer: it is the MAC of the child to be.
 ///
 /// # Errors
 ///
@@ -88,7 +107,9 @@ pub(crate) async fn probe(
     place: Place,
     addresses: Vec<IpAddr>,
     interval: Duration,
+    own: Option<Mac>,
 ) -> Result<Answer> {
+    let own = Arc::new(Mutex::new(own));
     let socket = Socket::open(place.ifindex)?;
     let mut found = BTreeMap::new();
     for _ in 0..PROBES {
@@ -99,21 +120,28 @@ pub(crate) async fn probe(
         while found.len() < addresses.len()
             && let Ok(heard) = timeout_at(until, socket.receive()).await
         {
-            let claim = heard?.claim(place).filter(|(ip, _)| addresses.contains(ip));
-            found.extend(claim);
+            let claim = heard?.claim(place);
+            let is_it = |ip: &IpAddr, claim: &Claim| addresses.contains(ip) && !claim.is_of(&own);
+            found.extend(claim.filter(|(ip, claim)| is_it(ip, claim)));
         }
     }
     if found.is_empty() {
-        return Ok(Answer::Free(Defence { _task: Task::spawn(defend(socket, place, addresses)) }));
+        let defend = defend(socket, place, addresses, own.clone());
+        return Ok(Answer::Free(Defence { _task: Task::spawn(defend), own }));
     }
     Ok(Answer::Claimed(found))
 }
 
 /// Goes on with the socket of the probe, so that no question falls between the two.
-async fn defend(socket: Socket, place: Place, addresses: Vec<IpAddr>) {
+async fn defend(
+    socket: Socket,
+    place: Place,
+    addresses: Vec<IpAddr>,
+    own: Own,
+) {
     loop {
         let answered = socket.receive().await.and_then(|heard| match heard.claim(place) {
-            Some((ip, claim)) if !claim.has && addresses.contains(&ip) => {
+            Some((ip, claim)) if !claim.has && !claim.is_of(&own) && addresses.contains(&ip) => {
                 socket.send(&answer(place, ip, claim.mac)?)
             }
             _ => Ok(()),

@@ -2,7 +2,8 @@
 //!
 //! Every change names the revision that it replaces, so that two writers never undo each other
 //! and the same keys can be kept in etcd. `parents/IFACE`, `networks/NAME`, `children/NAME`,
-//! `released/NETWORK/IP`, and `declared/` before the key of a parent or network are the keys.
+//! `released/NETWORK/IP`, `docker/networks/ID`, `docker/pools/ID`, and `declared/` before the key of a
+//! parent or network are the keys.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -30,6 +31,10 @@ pub(crate) const NETWORKS: &str = "networks/";
 pub(crate) const CHILDREN: &str = "children/";
 /// Before a network's name, `/` and an address that one of its children had.
 pub(crate) const RELEASED: &str = "released/";
+/// Before the ID that Docker has given to a network.
+pub(crate) const DOCKER_NETWORKS: &str = "docker/networks/";
+/// Before the ID of a pool that Docker was given.
+pub(crate) const DOCKER_POOLS: &str = "docker/pools/";
 /// Before the key of a parent or network that the configuration file has made.
 pub(crate) const DECLARED: &str = "declared/";
 

@@ -41,7 +41,7 @@ fn refuse(status: StatusCode, Error { kind, message, .. }: Error) -> Response {
 }
 
 /// A body, whatever its `Content-Type`.
-pub(super) struct Body<const MAX: usize>(pub(super) Bytes);
+pub(crate) struct Body<const MAX: usize>(pub(crate) Bytes);
 
 impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Body<MAX> {
     type Rejection = Response;
@@ -121,16 +121,26 @@ pub(crate) fn harden(router: Router) -> Router {
         .fallback(async |uri: Uri| {
             Error::not_found(format!("there is no {}; see /v1/openapi.json", uri.path()))
         })
-        .layer(from_fn(detach))
+        .layer(from_fn(async |request: Request, next: Next| {
+            let bug = || Error::failed(BUG).into_response();
+            detach(request, next, bug).await
+        }))
 }
 
+/// What is answered where a handler panics.
+const BUG: &str = "the daemon has a bug here; its log says more";
+
 /// A client that goes away does not stop what it began, and a panic is an answer.
-async fn detach(request: Request, next: Next) -> Response {
+pub(crate) async fn detach(
+    request: Request,
+    next: Next,
+    bug: impl FnOnce() -> Response,
+) -> Response {
     let name = format!("{} {}", request.method(), request.uri());
     let task = tokio::spawn(next.run(request));
     let response = task.await.unwrap_or_else(|e| {
         error!("{name}: {e}");
-        Error::failed("the daemon has a bug here; its log says more").into_response()
+        bug()
     });
     debug!("{name}: {}", response.status());
     response

@@ -6,6 +6,7 @@ pub(crate) mod server;
 
 #[cfg(fuzzing)]
 pub(crate) use self::http::{Spec as SpecOfBody, harden};
+pub(crate) use self::http::{Body, detach};
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ use crate::{
     engine::Engine,
     error::{Context, ErrorBody, Result},
     model::{
-        ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
+        ChildSpec, ChildView, DockerNetworkView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
         ParentView, StatsView,
     },
     plan::Step,
 };
-use http::{Body, Name, Query, Spec};
+use http::{Name, Query, Spec};
 
 /// What the daemon is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -114,6 +115,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(export))
         .routes(routes!(import))
         .routes(routes!(reload))
+        .routes(routes!(docker))
         .split_for_parts();
     // OpenAPI has no word for a parameter that may hold slashes.
     description.paths.paths = std::mem::take(&mut description.paths.paths)
@@ -262,6 +264,12 @@ async fn reload(
     engine.reload(dry_run).await.map(Json)
 }
 
+/// The networks of Docker, with their endpoints.
+#[utoipa::path(get, path = "/v1/docker", responses((status = OK, body = Vec<DockerNetworkView>), Failure))]
+async fn docker(State(engine): App) -> Json<Vec<DockerNetworkView>> {
+    Json(engine.docker().await)
+}
+
 fn created<T>(view: T) -> (StatusCode, Json<T>) {
     (StatusCode::CREATED, Json(view))
 }
@@ -281,6 +289,7 @@ mod tests {
         let expected = [
             "/v1/children",
             "/v1/children/{name}",
+            "/v1/docker",
             "/v1/export",
             "/v1/fdb",
             "/v1/import",

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,12 +17,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use nix::unistd::Group;
-use tokio::net::{UnixListener, UnixSocket};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::{debug, warn};
 
 use crate::{
     error::{Context, Error, Result},
     failpoint::failpoint,
+    process::ProcessId,
 };
 
 /// The socket in the runtime directory.
@@ -80,10 +81,28 @@ impl RuntimeDir {
     /// Listens on the socket. It appears under its name with its final mode and owner, in place of
     /// one that a killed daemon left.
     pub(crate) fn listen(&self) -> Result<Server<'_>> {
-        let path = self.path.join(SOCKET);
+        let server = Server::at(&self.path.join(SOCKET), Users::Group)?;
+        failpoint!("runtime.listening");
+        Ok(Server { _dir: Some(self), ..server })
+    }
+}
+
+/// Who may connect, beside root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Users {
+    /// Nobody.
+    Root,
+    /// The group [`GROUP`], if there is one.
+    Group,
+}
+
+impl Server<'static> {
+    /// Listens on a socket that nobody else listens on. It appears under its name with its final mode
+    /// and owner, in place of one that a killed daemon left.
+    pub(crate) fn at(path: &Path, users: Users) -> Result<Self> {
         let doing = || format!("cannot listen on {}", path.display());
         let begun = path.with_extension("sock.new");
-        for place in [&path, &begun] {
+        for place in [path, &begun] {
             match fs::symlink_metadata(place) {
                 Ok(found) if !found.file_type().is_socket() => {
                     let error = Error::conflict(format!(
@@ -95,14 +114,13 @@ impl RuntimeDir {
                 _ => {}
             }
         }
-        let listener = open_socket(&begun).doing(doing)?;
-        fs::rename(&begun, &path).doing(doing)?;
-        failpoint!("runtime.listening");
-        Ok(Server { listener, path, _dir: self })
+        let listener = open_socket(&begun, users).doing(doing)?;
+        fs::rename(&begun, path).doing(doing)?;
+        Ok(Self { listener, path: path.to_owned(), _dir: None })
     }
 }
 
-fn open_socket(path: &Path) -> Result<UnixListener> {
+fn open_socket(path: &Path, users: Users) -> Result<UnixListener> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
         _ => {}
@@ -112,7 +130,9 @@ fn open_socket(path: &Path) -> Result<UnixListener> {
     failpoint!("runtime.bound");
     // Nobody can connect before `listen`.
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    if let Some(group) = Group::from_name(GROUP)? {
+    if users == Users::Group
+        && let Some(group) = Group::from_name(GROUP)?
+    {
         chown(path, None, Some(group.gid.as_raw()))?;
     }
     Ok(socket.listen(128)?)
@@ -123,7 +143,18 @@ fn open_socket(path: &Path) -> Result<UnixListener> {
 pub(crate) struct Server<'dir> {
     listener: UnixListener,
     path: PathBuf,
-    _dir: &'dir RuntimeDir,
+    _dir: Option<&'dir RuntimeDir>,
+}
+
+/// The process at the other end of a connection; absent where it cannot be seen from here.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Option<ProcessId>);
+
+impl Caller {
+    fn of(stream: &UnixStream) -> Self {
+        let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+        Self(pid.and_then(|pid| ProcessId::of(pid.try_into().ok()?)))
+    }
 }
 
 impl Server<'_> {
@@ -149,12 +180,13 @@ impl Server<'_> {
                     }
                 },
             };
+            let router = router.clone().layer(Extension(Caller::of(&stream)));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIME)
                 // A client that has said all it has to say still wants its answer.
                 .half_close(true)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             let connection = connections.watch(connection);
             tokio::spawn(async move {
                 if let Err(e) = connection.await {

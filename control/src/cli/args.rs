@@ -191,6 +191,13 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) lease_grace: u32,
+    /// Be Docker's network and IPAM plugin "maclane", too; `docker = true` in the configuration file does
+    /// the same
+    #[arg(long)]
+    pub(crate) docker: bool,
+    /// Where Docker looks for the plugin
+    #[arg(long, value_name = "PATH", default_value = crate::docker::SOCKET)]
+    pub(crate) docker_socket: PathBuf,
     /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
     #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
     pub(crate) tc: TcMode,

@@ -89,7 +89,7 @@ impl State {
         let due = pick(&|absence| (absence.saved + step..grace).contains(&absence.lasts()));
         for name in over {
             // It may have come back while nobody could look at the children of its parent.
-            if self.child(&name)?.record.value.open_netns().is_some() {
+            if self.child(&name)?.record.value.has_place() {
                 self.note_namespace(&name, true).await?;
                 continue;
             }

@@ -19,10 +19,17 @@ impl State {
     /// Everything that users asked for, and what children got. Children that are being removed are
     /// gone already.
     pub(crate) fn export(&self) -> Backup {
-        let parents = self.parents.values().map(|parent| parent.record.value.spec.clone());
-        let networks = self.networks.values().map(|network| network.value.clone());
+        // What Docker has made is known to it under IDs that it makes anew.
+        let of_docker = |network: &str| self.docker.has(network);
+        let parents = self.parents.values().filter(|parent| !parent.record.value.isolated);
+        let parents = parents.map(|parent| parent.record.value.spec.clone());
+        let networks = self.networks.values().filter(|network| !of_docker(&network.value.name));
+        let networks = networks.map(|network| network.value.clone());
         let children = self.children.values().map(|child| &child.record.value);
-        let quarantined = self.quarantine.iter().filter(|(_, rest)| rest.value.until > now());
+        let children = children.filter(|record| record.endpoint.is_none());
+        let quarantined = self.quarantine.iter().filter(|((network, _), rest)| {
+            rest.value.until > now() && !of_docker(network)
+        });
         let declared = |all: Vec<&String>, key: fn(&str) -> String| {
             let made = all.into_iter().filter(|name| self.declared.contains_key(&key(name)));
             made.cloned().collect()
@@ -193,6 +200,7 @@ impl Missing {
             addresses: child.addresses,
             since: child.since,
             missed: None,
+            endpoint: None,
             spec: child.spec,
         };
         self.batch.children.insert(name, record);

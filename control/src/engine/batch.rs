@@ -269,6 +269,6 @@ impl Batch {
     /// The record of a new parent.
     fn record_of(&self, spec: &ParentSpec) -> ParentRecord {
         let made = self.made.get(&spec.iface).cloned();
-        ParentRecord { spec: spec.clone(), seen: None, made }
+        ParentRecord::new(spec.clone(), made)
     }
 }

@@ -85,33 +85,9 @@ impl State {
                 network.parent
             )));
         }
-        let mac = match (network.mode, spec.mac) {
-            (Mode::Passthru, _) => None,
-            (_, Some(mac)) => Some(mac),
-            (_, None) => Some(random_mac()?),
-        };
-        let port = self.free_port(&network.parent)?;
-        let value = ChildRecord {
-            parent: network.parent.clone(),
-            mac,
-            port,
-            netns: netns.path().to_owned(),
-            proof: netns.proof()?,
-            built: false,
-            removing: false,
-            addresses,
-            since: now(),
-            missed: None,
-            spec,
-        };
-        let key = format!("{}{name}", store::CHILDREN);
-        let revision = self.store.put_as(&key, &value, None).await?;
-        let record = Versioned { value, revision };
-        self.children.insert(name.clone(), Child::new(record, false));
-        if let Some(plane) = &mut self.parent_mut(&network.parent)?.plane {
-            plane.reset_counters(port)?;
-            failpoint!("counters.reset");
-        }
+        let value = self.new_record(spec, &network, &netns, addresses)?;
+        let port = value.port;
+        self.insert_new(value).await?;
         let made = self.make_link(&self.child(&name)?.record.value, &network, &netns).await;
         if let Err(e) = made {
             // There is no link of ours: whatever has its name stays.
@@ -129,6 +105,49 @@ impl State {
             return Err(e);
         }
         tracing::info!(child = name, port, parent = network.parent, "child created");
+        Ok(())
+    }
+
+    /// The record of a child that is new.
+    pub(crate) fn new_record(
+        &self,
+        spec: ChildSpec,
+        network: &NetworkSpec,
+        netns: &Netns,
+        addresses: Vec<IpNetwork>,
+    ) -> Result<ChildRecord> {
+        let mac = match (network.mode, spec.mac) {
+            (Mode::Passthru, _) => None,
+            (_, Some(mac)) => Some(mac),
+            (_, None) => Some(random_mac()?),
+        };
+        Ok(ChildRecord {
+            parent: network.parent.clone(),
+            mac,
+            port: self.free_port(&network.parent)?,
+            netns: netns.path().to_owned(),
+            proof: netns.proof()?,
+            built: false,
+            removing: false,
+            addresses,
+            since: now(),
+            missed: None,
+            endpoint: None,
+            spec,
+        })
+    }
+
+    /// Writes the record of a child that is new, and lets its port count from nothing.
+    pub(crate) async fn insert_new(&mut self, value: ChildRecord) -> Result<()> {
+        let (name, port, parent) = (value.spec.name.clone(), value.port, value.parent.clone());
+        let key = format!("{}{name}", store::CHILDREN);
+        let revision = self.store.put_as(&key, &value, None).await?;
+        let record = Versioned { value, revision };
+        self.children.insert(name, Child::new(record, false));
+        if let Some(plane) = &mut self.parent_mut(&parent)?.plane {
+            plane.reset_counters(port)?;
+            failpoint!("counters.reset");
+        }
         Ok(())
     }
 
@@ -240,7 +259,8 @@ impl State {
         live: Live,
     ) -> Result<Live> {
         let ifname = &record.spec.ifname;
-        if live.host_end != 0 || live.ifname != own_name(&record.spec.name) {
+        let is_own_name = live.ifname == own_name(&record.spec.name) && live.ifname != *ifname;
+        if live.host_end != 0 || !is_own_name {
             return Ok(live);
         }
         inside
@@ -310,22 +330,7 @@ impl State {
     pub(crate) async fn child_undo(&mut self, name: &str) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
         let doing = || format!("cannot remove child \"{name}\"");
-        if let (Ok(network), Some(netns)) =
-            (self.network(&record.spec.network).cloned(), record.open_netns())
-        {
-            let inside = Netlink::inside(&netns)?;
-            if let Some(live) = self.observe(&record, &network, &netns, &inside).await? {
-                inside.delete(live.ifindex).await.doing(doing)?;
-                failpoint!("link.deleted");
-            }
-        }
-        // What is left of a veth whose other end could not be reached.
-        if self.kind_of(&record) == Kind::Veth
-            && let Some(link) = self.netlink.link(&own_name(name)).await?
-            && link.kind == LinkKind::Veth
-        {
-            self.netlink.delete(link.index).await.doing(doing)?;
-        }
+        self.delete_link(&record).await.doing(doing)?;
         self.release(name).await?;
         self.give_back(&record).await?;
         self.forget_child(name).await?;
@@ -336,7 +341,28 @@ impl State {
         Ok(())
     }
 
-    async fn forget_child(&mut self, name: &str) -> Result<()> {
+    /// Removes the link of a child, wherever that is.
+    pub(crate) async fn delete_link(&self, record: &ChildRecord) -> Result<()> {
+        if let Ok(network) = self.network(&record.spec.network).cloned() {
+            for netns in record.places() {
+                let inside = Netlink::inside(&netns)?;
+                if let Some(live) = self.observe(record, &network, &netns, &inside).await? {
+                    inside.delete(live.ifindex).await?;
+                    failpoint!("link.deleted");
+                }
+            }
+        }
+        // What is left of a veth whose other end could not be reached.
+        if self.kind_of(record) == Kind::Veth
+            && let Some(link) = self.netlink.link(&own_name(&record.spec.name)).await?
+            && link.kind == LinkKind::Veth
+        {
+            self.netlink.delete(link.index).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn forget_child(&mut self, name: &str) -> Result<()> {
         if let Some(child) = self.children.get(name) {
             let key = format!("{}{name}", store::CHILDREN);
             self.store.delete_if(&key, child.record.revision).await?;

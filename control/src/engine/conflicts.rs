@@ -35,18 +35,29 @@ pub(crate) type Asking = Arc<Mutex<BTreeSet<(Lan, IpAddr)>>>;
 pub(crate) type Conflicts = BTreeMap<(String, IpAddr), (Mac, u64)>;
 
 /// The addresses of a child to be: nobody else gets them as long as this lives.
+#[derive(Debug)]
 pub(crate) struct Held {
     /// With the prefix lengths of their subnets.
     pub(crate) addresses: Vec<IpNetwork>,
-    network: NetworkSpec,
+    pub(super) network: NetworkSpec,
     _asked: Asked,
-    _defence: Option<Defence>,
+    defence: Option<Defence>,
 }
 
 /// What is among the addresses that are asked for, until this is dropped.
+#[derive(Debug)]
 struct Asked {
     keys: Vec<(Lan, IpAddr)>,
     asking: Asking,
+}
+
+impl Held {
+    /// Whoever has this MAC from now on is the child, and may ask for the addresses as its own.
+    pub(super) fn yield_to(&self, mac: Option<Mac>) {
+        if let Some(defence) = &self.defence {
+            defence.yield_to(mac);
+        }
+    }
 }
 
 impl Drop for Asked {
@@ -58,24 +69,56 @@ impl Drop for Asked {
     }
 }
 
+/// Whose addresses the LAN is asked for.
+pub(super) struct Question<'a> {
+    /// The network.
+    pub(super) network: &'a str,
+    /// Those that somebody has asked for by name: there is no going on to the next.
+    pub(super) named: Vec<IpAddr>,
+    /// Whether the LAN is asked at all, where the network says so.
+    pub(super) probe: bool,
+    /// The MAC of the child to be, if that may speak before its addresses are let go of.
+    pub(super) mac: Option<Mac>,
+}
+
 impl Engine {
     /// Finds addresses for a child to be, and asks the LAN whether somebody has them. Others may do
     /// the same meanwhile.
     pub(super) async fn hold(&self, spec: &ChildSpec) -> Result<Held> {
+        let question = Question {
+            network: &spec.network,
+            named: spec.ip.iter().map(|asked| asked.ip).collect(),
+            probe: spec.probe && spec.trunk.is_none(),
+            mac: None,
+        };
+        let grant = |state: &State, network: &NetworkSpec| {
+            state.check_child(spec)?;
+            state.grant(spec, network)
+        };
+        self.hold_for(&question, grant).await
+    }
+
+    /// The same for what `grant` finds, each time that it is asked.
+    pub(super) async fn hold_for(
+        &self,
+        question: &Question<'_>,
+        grant: impl Fn(&State, &NetworkSpec) -> Result<Vec<IpNetwork>> + Send + Sync,
+    ) -> Result<Held> {
         let mut last = None;
         for _ in 0..TRIES {
             let (held, place) = {
                 let mut state = self.state.lock().await;
-                let network = state.check_child(spec)?;
+                let network = state.network(question.network)?.clone();
                 state.look_at_host().await?;
-                let place = state.place_to_ask(spec, &network);
-                (state.hold(spec, network)?, place)
+                let place = state.place_to_ask(&network).filter(|_| question.probe);
+                let addresses = grant(&state, &network)?;
+                (state.hold(addresses, network), place)
             };
             let ips: Vec<IpAddr> = held.addresses.iter().map(IpNetwork::ip).collect();
             let Some(place) = place.filter(|_| !ips.is_empty()) else { return Ok(held) };
             let interval = Duration::from_millis(held.network.probe_interval.into());
-            let claims = match probe::probe(place, ips, interval).await? {
-                Answer::Free(defence) => return Ok(Held { _defence: Some(defence), ..held }),
+            let claims = match probe::probe(place, ips, interval, question.mac).await? {
+                Answer::Free(defence) => return Ok(Held { defence: Some(defence), ..held }),
                 Answer::Claimed(claims) => claims,
             };
             let mut state = self.state.lock().await;
@@ -83,7 +126,7 @@ impl Engine {
                 state.note_conflict(&held.network, *ip, *claim);
             }
             drop(state);
-            let wanted = claims.iter().find(|(ip, _)| spec.ip.iter().any(|asked| asked.ip == **ip));
+            let wanted = claims.iter().find(|(ip, _)| question.named.contains(ip));
             if let Some((ip, claim)) = wanted {
                 let Claim { mac, has } = claim;
                 return Err(Error::conflict(if *has {
@@ -123,12 +166,11 @@ impl State {
         Err(Error::conflict(format!("network \"{name}\" was changed meanwhile; try again")))
     }
 
-    /// Where the LAN is asked for the addresses of a child; nowhere if nobody wants that, or cannot.
-    fn place_to_ask(&self, spec: &ChildSpec, network: &NetworkSpec) -> Option<Place> {
+    /// Where the LAN is asked for the addresses of a network; nowhere if nobody wants that, or cannot.
+    fn place_to_ask(&self, network: &NetworkSpec) -> Option<Place> {
         // An internal network has no LAN to ask.
-        let wanted =
-            spec.probe && network.probe && !network.internal && !network.subnets.is_empty();
-        self.place_of(network).filter(|_| wanted && spec.trunk.is_none())
+        let wanted = network.probe && !network.internal && !network.subnets.is_empty();
+        self.place_of(network).filter(|_| wanted)
     }
 
     /// Where the LAN of a network is asked; nowhere while its parent is down.
@@ -137,13 +179,12 @@ impl State {
         Some(Place { ifindex: link.index, mac: link.mac?, vlan: network.vlan })
     }
 
-    fn hold(&self, spec: &ChildSpec, network: NetworkSpec) -> Result<Held> {
-        let addresses = self.grant(spec, &network)?;
+    fn hold(&self, addresses: Vec<IpNetwork>, network: NetworkSpec) -> Held {
         let lan = self.lan_of(&network);
         let keys: Vec<_> = addresses.iter().map(|a| (lan.clone(), a.ip())).collect();
         self.asking.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
         let asked = Asked { keys, asking: self.asking.clone() };
-        Ok(Held { addresses, network, _asked: asked, _defence: None })
+        Held { addresses, network, _asked: asked, defence: None }
     }
 
     /// The addresses that are asked for just now on a network's LAN.

@@ -49,7 +49,7 @@ async fn silent(
 ) -> Result<Vec<String>> {
     let Some(place) = place.filter(|_| !gateways.is_empty()) else { return Ok(Vec::new()) };
     let interval = Duration::from_millis(network.probe_interval.into());
-    let found = match probe::probe(place, gateways.clone(), interval).await? {
+    let found = match probe::probe(place, gateways.clone(), interval, None).await? {
         Answer::Free(_) => BTreeMap::new(),
         Answer::Claimed(found) => found,
     };

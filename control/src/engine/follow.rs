@@ -26,8 +26,9 @@ impl State {
         let host_end = match network.kind {
             Kind::Macvlan => None,
             Kind::Veth => match self.netlink.link(&own_name(&record.spec.name)).await? {
-                Some(link) => Some(link),
-                None => return Ok(None),
+                // An index of another namespace says nothing in this one.
+                Some(link) if link.lower_netns.is_some() == elsewhere => Some(link),
+                _ => return Ok(None),
             },
         };
         let is_ours = |link: &Link| match &host_end {
@@ -170,6 +171,9 @@ impl State {
         }
         if let Some(child) = self.children.get_mut(name) {
             child.suspect = false;
+        }
+        if record.endpoint.is_some() {
+            return self.sync_endpoint(name, &record, looks_only).await;
         }
         let network = self.network(&record.spec.network)?.clone();
         let netns = record.open_netns();

@@ -100,7 +100,16 @@ impl State {
         Ok(granted)
     }
 
-    fn grant_asked(&self, asked: AskedIp, network: &NetworkSpec) -> Result<IpNetwork> {
+    /// The addresses that a child to be asks for, and no others.
+    pub(crate) fn grant_asked_for(
+        &self,
+        spec: &ChildSpec,
+        network: &NetworkSpec,
+    ) -> Result<Vec<IpNetwork>> {
+        spec.ip.iter().map(|asked| self.grant_asked(*asked, network)).collect()
+    }
+
+    pub(crate) fn grant_asked(&self, asked: AskedIp, network: &NetworkSpec) -> Result<IpNetwork> {
         let ip = asked.ip;
         if let Some(owner) = self.owner_of_address(ip, network) {
             return Err(Error::conflict(format!(
@@ -140,7 +149,7 @@ impl State {
 
     /// The next address of the network's pools of a family: the lowest that nobody has, or, where
     /// there is none, the one that was given back first.
-    fn grant_next(&self, is_ipv4: bool, network: &NetworkSpec) -> Result<IpNetwork> {
+    pub(crate) fn grant_next(&self, is_ipv4: bool, network: &NetworkSpec) -> Result<IpNetwork> {
         let mut taken = self.taken(network);
         let used = taken.clone();
         let quarantined = || self.quarantined(&network.name);

@@ -13,9 +13,12 @@ mod children;
 mod conflicts;
 mod declare;
 mod defence;
+mod docker;
+mod endpoints;
 mod findings;
 mod follow;
 mod host;
+mod isolated;
 mod leases;
 mod networks;
 mod parents;
@@ -26,7 +29,11 @@ mod tables;
 mod views;
 mod xdp;
 
-pub(crate) use self::sub_interface::SubInterface;
+pub(crate) use self::{
+    docker::{AddressRequest, DockerNetworkSpec, Vlans},
+    endpoints::{EndpointSpec, Joined},
+    sub_interface::SubInterface,
+};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -95,7 +102,8 @@ impl Engine {
         let (changes, heard) = mpsc::unbounded_channel();
         // Before the first look, so that nothing changes unseen.
         let mut watch = netlink::watch()?;
-        let state = State::open(settings).await?;
+        let mut state = State::open(settings).await?;
+        state.prune_docker().await?;
         for parent in pinned_parents(&state.bpffs) {
             if !state.parents.contains_key(&parent) {
                 tracing::warn!(
@@ -338,5 +346,6 @@ async fn control(
             state.suspect(change);
         }
         state.reconcile().await;
+        state.end_endpoints().await;
     }
 }

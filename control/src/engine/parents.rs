@@ -162,7 +162,7 @@ impl State {
             parent.xdp_for = None;
             return self.save_parent(&iface).await;
         }
-        let value = ParentRecord { spec, seen: None, made };
+        let value = ParentRecord::new(spec, made);
         let key = format!("{}{iface}", store::PARENTS);
         let revision = self.store.put_as(&key, &value, None).await?;
         self.parents.insert(iface, Parent::new(Versioned { value, revision }));
@@ -320,7 +320,7 @@ impl State {
     /// One pass of the control loop over a parent.
     pub(crate) async fn reconcile_parent(&mut self, iface: &str) -> Result<()> {
         let mut links = self.netlink.links().await?;
-        if self.sync_sub_interface(iface, &links).await? {
+        if self.sync_sub_interface(iface, &links).await? || self.sync_isolated(iface, &links).await? {
             links = self.netlink.links().await?;
         }
         let was = self.parent(iface)?.link.as_ref().map(|link| link.index);

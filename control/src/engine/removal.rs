@@ -79,6 +79,7 @@ impl State {
             }
         }
         self.delete_sub_interface(iface).await?;
+        self.delete_isolated(iface).await?;
         if let Some(parent) = self.parents.get(iface) {
             let key = format!("{}{iface}", store::PARENTS);
             let mut changes = vec![Change::delete(&key, parent.record.revision)];

@@ -17,8 +17,10 @@ use super::{
     Settings,
     absent::{Absence, Missed},
     adopt::Adopted,
-    conflicts::{Asking, Conflicts},
+    conflicts::{Asking, Conflicts, Held},
     defence::Rivals,
+    docker::Docker,
+    endpoints::Endpoint,
     leases::{self, Quarantine},
     sub_interface::SubInterface,
 };
@@ -44,6 +46,21 @@ pub(crate) struct ParentRecord {
     /// The sub-interface that maclane makes for it.
     #[serde(default)]
     pub(crate) made: Option<SubInterface>,
+    /// It leads nowhere: maclane makes it for a network that has no other parent.
+    #[serde(default)]
+    pub(crate) isolated: bool,
+}
+
+impl ParentRecord {
+    /// One that was not there yet.
+    pub(crate) fn new(spec: ParentSpec, made: Option<SubInterface>) -> Self {
+        Self { spec, seen: None, made, isolated: false }
+    }
+
+    /// True if it was added for a network, and goes with the last one that it has.
+    pub(crate) fn goes_with_networks(&self) -> bool {
+        self.isolated || self.made.as_ref().is_some_and(|made| made.with_networks)
+    }
 }
 
 /// A child, in the store.
@@ -75,6 +92,10 @@ pub(crate) struct ChildRecord {
     /// For how long its namespace has been gone.
     #[serde(default)]
     pub(crate) missed: Option<Missed>,
+    /// What it is to the container engine that takes its link; absent for a child that maclane sets up
+    /// itself.
+    #[serde(default)]
+    pub(crate) endpoint: Option<Endpoint>,
 }
 
 impl ChildRecord {
@@ -88,7 +109,27 @@ impl ChildRecord {
         self
     }
 
-    /// Its namespace, if that is still there. A name stands for whatever has it now; a process
+    /// True if its namespace is there; an endpoint has none before it joins one.
+    pub(crate) fn has_place(&self) -> bool {
+        match &self.endpoint {
+            Some(endpoint) => endpoint.sandbox.is_none() || endpoint.open_sandbox().is_some(),
+            None => self.open_netns().is_some(),
+        }
+    }
+
+    /// Every namespace that its link may be in.
+    pub(crate) fn places(&self) -> Vec<Netns> {
+        let mut places: Vec<Netns> = self.open_netns().into_iter().collect();
+        if let Some(endpoint) = &self.endpoint {
+            places.extend(endpoint.open_sandbox());
+            places.extend(Netns::own());
+            places.sort_by_key(Netns::id);
+            places.dedup_by_key(|netns| netns.id());
+        }
+        places
+    }
+
+    /// Its namespace, if that is still there; that of an endpoint is where its link was seen last. A name stands for whatever has it now; a process
     /// stands for the namespace that it had. Either may live on without its name.
     pub(crate) fn open_netns(&self) -> Option<Netns> {
         let netns = Netns::open_path(&self.netns).ok();
@@ -135,12 +176,14 @@ pub(crate) struct Child {
     pub(crate) suspect: bool,
     /// Its namespace is gone.
     pub(crate) absence: Option<Absence>,
+    /// What answers for the addresses of an endpoint until its container does.
+    pub(crate) held: Vec<Held>,
 }
 
 impl Child {
     /// One whose link was not seen yet.
     pub(crate) fn new(record: Versioned<ChildRecord>, suspect: bool) -> Self {
-        Self { record, live: None, suspect, absence: None }
+        Self { record, live: None, suspect, absence: None, held: Vec::new() }
     }
 }
 
@@ -261,6 +304,8 @@ pub(crate) struct State {
     pub(crate) host_addresses: BTreeSet<IpAddr>,
     /// Who says to have the address of a child.
     pub(crate) rivals: Rivals,
+    /// What Docker has asked for.
+    pub(crate) docker: Docker,
     /// Wakes the control loop; given to those who wait for a parent's events.
     pub(crate) kick: Arc<tokio::sync::Notify>,
 }
@@ -294,6 +339,7 @@ impl State {
             conflicts: Conflicts::new(),
             host_addresses: BTreeSet::new(),
             rivals: Rivals::new(),
+            docker: Docker::read(&store).await?,
             kick: Arc::default(),
             bpffs: settings.bpffs,
             store,

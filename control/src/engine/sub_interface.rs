@@ -201,8 +201,9 @@ impl State {
 
     /// True for a parent that came with a network and has none any more.
     pub(crate) fn is_left(&self, iface: &str) -> bool {
-        let made = self.parents.get(iface).and_then(|parent| parent.record.value.made.as_ref());
-        made.is_some_and(|made| made.with_networks) && self.networks_of(iface).next().is_none()
+        let parent = self.parents.get(iface);
+        parent.is_some_and(|parent| parent.record.value.goes_with_networks())
+            && self.networks_of(iface).next().is_none()
     }
 
     /// Removes the sub-interface that maclane has made for a parent, unless another link has its

@@ -42,7 +42,7 @@ impl State {
             ifindex: link.map(|link| link.index),
             mac: link.and_then(|link| link.mac),
             mtu: link.and_then(|link| link.mtu),
-            made: parent.record.value.made.is_some(),
+            made: parent.record.value.made.is_some() || parent.record.value.isolated,
             xdp: spec.xdp,
             xdp_attached: parent.xdp.map_or("off", crate::dataplane::XdpIn::name).into(),
             tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),

@@ -194,6 +194,35 @@ pub(crate) struct ChildView {
     pub(crate) identity: String,
 }
 
+/// A network of Docker, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DockerNetworkView {
+    /// Docker's ID of it.
+    pub(crate) id: String,
+    /// Its name here.
+    pub(crate) network: String,
+    /// The interface that it sits on; absent if it was removed here.
+    pub(crate) parent: Option<String>,
+    /// Its VLAN.
+    pub(crate) vlan: u16,
+    /// The VLANs that its endpoints see tagged, or one of which they choose.
+    #[schema(value_type = Option<String>)]
+    pub(crate) trunk: Option<Trunk>,
+    /// Its endpoints.
+    pub(crate) endpoints: Vec<DockerEndpointView>,
+}
+
+/// An endpoint of a network of Docker.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DockerEndpointView {
+    /// The child.
+    pub(crate) child: String,
+    /// Docker's ID of it.
+    pub(crate) id: String,
+    /// The namespace of its container; absent before it joins one.
+    pub(crate) sandbox: Option<String>,
+}
+
 /// One line of the forwarding table.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct FdbView {

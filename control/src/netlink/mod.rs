@@ -256,6 +256,12 @@ impl Netlink {
         within("bring a link up", self.handle.link().set(message).execute()).await
     }
 
+    /// Gives a link an alias, and leaves it as it is otherwise.
+    pub(crate) async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).alias(alias).build();
+        within("give a link an alias", self.handle.link().set(message).execute()).await
+    }
+
     /// Removes a link; one that is gone already is removed.
     pub(crate) async fn delete(&self, ifindex: u32) -> Result<()> {
         match within("remove a link", self.handle.link().del(ifindex).execute()).await {
