@@ -76,6 +76,8 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     };
     let serve_plugin = async {
         if let Some(plugin) = plugin {
+            let ahead = engine.clone();
+            let _ahead = Task::spawn(async move { ahead.look_ahead_everywhere().await });
             plugin.serve(docker::router(engine.clone()), stopped()).await;
         }
     };

@@ -132,6 +132,17 @@ pub(crate) async fn probe(
     Ok(Answer::Claimed(found))
 }
 
+/// Answers whoever asks for addresses that a child had until now.
+///
+/// # Errors
+///
+/// What the kernel says of the packet socket.
+pub(crate) fn go_on(place: Place, addresses: Vec<IpAddr>) -> Result<Defence> {
+    let (socket, own) = (Socket::open(place.ifindex)?, Own::default());
+    let defend = defend(socket, place, addresses, own.clone());
+    Ok(Defence { _task: Task::spawn(defend), own })
+}
+
 /// Goes on with the socket of the probe, so that no question falls between the two.
 async fn defend(
     socket: Socket,

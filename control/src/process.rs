@@ -1,6 +1,6 @@
 //! Processes that others of the same number are told apart from.
 
-use std::fs;
+use std::{fs, path::Path, process::id};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,11 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// The process that has this number now, if it runs and can be seen from here.
     pub(crate) fn of(pid: u32) -> Option<Self> {
+        // Numbers say nothing where /proc shows those of another namespace.
+        let is_ours = fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&id().to_string()));
+        if !is_ours {
+            return None;
+        }
         Some(Self { pid, started: started(pid)?, boot: boot().ok()? })
     }
 
@@ -44,7 +49,7 @@ fn started(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, id};
+    use std::process::Command;
 
     use super::*;
 

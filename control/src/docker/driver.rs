@@ -17,7 +17,7 @@ use crate::{
     check::{self, Check},
     engine::{DockerNetworkSpec, EndpointSpec, Vlans},
     error::{Context as _, Error, Result},
-    model::{Mac, NetworkSpec, default_quarantine},
+    model::{Mac, NetworkSpec},
     subnet::{Gateway, SubnetSpec},
 };
 
@@ -89,10 +89,14 @@ async fn create_network(
         Ok(spec) => spec,
         Err(e) => return Reply(Err(e)),
     };
-    let undo = engine.clone();
+    let (undo, ahead) = (engine.clone(), engine.clone());
     let work = async move { engine.docker_network_create(spec).await };
     let undo = move |()| async move { undo.docker_network_rm(&id).await };
-    Reply(within_bound(work, undo).await.doing(doing).map(|()| Done {}))
+    let made = within_bound(work, undo).await.doing(doing);
+    if made.is_ok() {
+        tokio::spawn(async move { ahead.look_ahead_everywhere().await });
+    }
+    Reply(made.map(|()| Done {}))
 }
 
 fn network_spec(call: CreateNetwork) -> Result<DockerNetworkSpec> {
@@ -129,7 +133,8 @@ fn network_spec(call: CreateNetwork) -> Result<DockerNetworkSpec> {
         mtu: options.mtu,
         subnets,
         aux_addresses,
-        quarantine: default_quarantine(),
+        // Whoever gets an address gets its MAC, too: nobody on the LAN remembers another one.
+        quarantine: 0,
         probe: options.probe,
         probe_interval: options.probe_interval,
         internal: options.internal || is_isolated,

@@ -98,12 +98,13 @@ async fn request_address((engine, caller): Context, Call(call): Call<Address>) -
         is_gateway: call.options.get(PURPOSE).is_some_and(|purpose| purpose == GATEWAY),
         owner: caller.0.0.clone(),
     };
-    let undo = engine.clone();
+    let (undo, ahead, pool) = (engine.clone(), engine.clone(), call.pool.clone());
     let work = async move { engine.address_request(request).await };
     let undo = move |address: IpNetwork| async move {
         undo.address_release(&call.pool, address.ip()).await
     };
     let given = within_bound(work, undo).await.doing(doing);
+    tokio::spawn(async move { ahead.look_ahead(&pool).await });
     Reply(given.map(|address| json!({ "Address": address, "Data": {} })))
 }
 

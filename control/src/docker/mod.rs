@@ -37,9 +37,6 @@ use crate::{
 /// Where dockerd looks for the socket of the plugin `maclane`.
 pub(crate) const SOCKET: &str = "/run/docker/plugins/maclane.sock";
 
-/// The name of the plugin: that of `docker network create --driver`.
-pub(crate) const NAME: &str = "maclane";
-
 /// The largest body that is read; dockerd's are below a hundredth of it.
 const BODY_MAX: usize = 1 << 20;
 

@@ -9,7 +9,7 @@ use crate::{
     check,
     engine::Vlans,
     error::{Error, Result},
-    model::{Kind, Mode, Trunk, default_probe_interval},
+    model::{Kind, Mode, Trunk},
     probe,
 };
 
@@ -29,6 +29,10 @@ const OF_NETWORK: &[&str] =
 
 /// The options of an endpoint.
 const OF_ENDPOINT: &[&str] = &["vlan"];
+
+/// How long is waited for each answer, in milliseconds, for an address that Docker has chosen: a
+/// container waits for it, and its start takes some hundreds.
+const PROBE_INTERVAL: u32 = 20;
 
 /// So alike two words have to be that one may be meant for the other.
 const ALIKE: f64 = 0.7;
@@ -76,7 +80,7 @@ impl NetworkOptions {
             kind: Kind::default(),
             mode: Mode::Auto,
             probe: true,
-            probe_interval: default_probe_interval(),
+            probe_interval: PROBE_INTERVAL,
             mtu: None,
             internal: flag(options, INTERNAL)?,
         };
@@ -170,10 +174,9 @@ fn choice<T: ValueEnum>(name: &str, text: &str) -> Result<T> {
 
 /// `on`, `off`, or for how long the LAN is asked in all, in milliseconds.
 fn probing(text: &str) -> Result<(bool, u32)> {
-    let usual = default_probe_interval();
     match text {
-        "on" | "true" => Ok((true, usual)),
-        "off" | "false" => Ok((false, usual)),
+        "on" | "true" => Ok((true, PROBE_INTERVAL)),
+        "off" | "false" => Ok((false, PROBE_INTERVAL)),
         other => {
             let all: u32 = other.parse().ok().filter(|ms| *ms > 0).ok_or_else(|| {
                 Error::invalid(format!(

@@ -52,6 +52,11 @@ struct Asked {
 }
 
 impl Held {
+    /// True if the LAN was asked for the addresses, and is answered.
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.defence.is_some()
+    }
+
     /// Whoever has this MAC from now on is the child, and may ask for the addresses as its own.
     pub(super) fn yield_to(&self, mac: Option<Mac>) {
         if let Some(defence) = &self.defence {
@@ -77,6 +82,8 @@ pub(super) struct Question<'a> {
     pub(super) named: Vec<IpAddr>,
     /// Whether the LAN is asked at all, where the network says so.
     pub(super) probe: bool,
+    /// How long is waited for answers, three times, in milliseconds.
+    pub(super) interval: u32,
     /// The MAC of the child to be, if that may speak before its addresses are let go of.
     pub(super) mac: Option<Mac>,
 }
@@ -85,10 +92,12 @@ impl Engine {
     /// Finds addresses for a child to be, and asks the LAN whether somebody has them. Others may do
     /// the same meanwhile.
     pub(super) async fn hold(&self, spec: &ChildSpec) -> Result<Held> {
+        let interval = self.state.lock().await.network(&spec.network)?.probe_interval;
         let question = Question {
             network: &spec.network,
             named: spec.ip.iter().map(|asked| asked.ip).collect(),
             probe: spec.probe && spec.trunk.is_none(),
+            interval,
             mac: None,
         };
         let grant = |state: &State, network: &NetworkSpec| {
@@ -116,7 +125,7 @@ impl Engine {
             };
             let ips: Vec<IpAddr> = held.addresses.iter().map(IpNetwork::ip).collect();
             let Some(place) = place.filter(|_| !ips.is_empty()) else { return Ok(held) };
-            let interval = Duration::from_millis(held.network.probe_interval.into());
+            let interval = Duration::from_millis(question.interval.into());
             let claims = match probe::probe(place, ips, interval, question.mac).await? {
                 Answer::Free(defence) => return Ok(Held { defence: Some(defence), ..held }),
                 Answer::Claimed(claims) => claims,
@@ -179,6 +188,18 @@ impl State {
         Some(Place { ifindex: link.index, mac: link.mac?, vlan: network.vlan })
     }
 
+    /// Holds an address that a child had until now; nothing if somebody has it, or it cannot be answered
+    /// for.
+    pub(super) fn go_on_holding(&self, address: IpNetwork, network: &str) -> Option<Held> {
+        let network = self.network(network).ok()?.clone();
+        let place = self.place_to_ask(&network)?;
+        if self.owner_of_address(address.ip(), &network).is_some() {
+            return None;
+        }
+        let defence = probe::go_on(place, vec![address.ip()]).ok()?;
+        Some(Held { defence: Some(defence), ..self.hold(vec![address], network) })
+    }
+
     fn hold(&self, addresses: Vec<IpNetwork>, network: NetworkSpec) -> Held {
         let lan = self.lan_of(&network);
         let keys: Vec<_> = addresses.iter().map(|a| (lan.clone(), a.ip())).collect();
@@ -194,7 +215,7 @@ impl State {
         asking.iter().filter(|(other, _)| *other == lan).map(|(_, ip)| *ip).collect()
     }
 
-    fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {
+    pub(super) fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {
         if has {
             tracing::warn!(network = network.name, %ip, %mac, "somebody on the LAN has an address of this network");
         } else {

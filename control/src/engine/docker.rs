@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Engine,
-    conflicts::{Held, Question},
+    ahead::Ready,
+    conflicts::Held,
     state::State,
 };
 use crate::{
@@ -66,6 +67,10 @@ pub(crate) struct Docker {
     networks: BTreeMap<String, Versioned<DockerNetwork>>,
     pools: BTreeMap<String, Versioned<DockerPool>>,
     reserved: Vec<Reserved>,
+    /// Addresses that were found ahead.
+    pub(super) ready: Vec<Ready>,
+    /// Pools of which addresses are being found ahead.
+    pub(super) looking: BTreeSet<String>,
 }
 
 /// The VLANs of a network or an endpoint: one that it sees untagged, or some that it sees tagged.
@@ -129,7 +134,13 @@ impl Docker {
         let networks = store.list_as::<DockerNetwork>(store::DOCKER_NETWORKS).await?;
         let pools = store.list_as::<DockerPool>(store::DOCKER_POOLS).await?;
         let (networks, pools) = (networks.into_iter().collect(), pools.into_iter().collect());
-        Ok(Self { networks, pools, reserved: Vec::new() })
+        Ok(Self { networks, pools, ..Self::default() })
+    }
+
+    /// The pools that belong to networks of maclane.
+    pub(super) fn pools_of_networks(&self) -> Vec<String> {
+        let bound = self.pools.iter().filter(|(_, pool)| pool.value.network.is_some());
+        bound.map(|(id, _)| id.clone()).collect()
     }
 
     /// True for a network that was made for Docker.
@@ -202,13 +213,11 @@ impl Engine {
                 None => return state.pool_give(&request).await,
             }
         };
-        let (network, subnet, probe) = place;
-        let named: Vec<IpAddr> = request.ip.into_iter().collect();
-        let question = Question { network: &network, named, probe, mac: None };
-        let grant = |state: &State, network: &NetworkSpec| {
-            state.grant_of(network, subnet, request.ip).map(|address| vec![address])
+        let (network, subnet, _) = place;
+        let held = match self.take_ready(&request.pool, request.ip).await? {
+            Some(held) => held,
+            None => self.hold_of(&network, subnet, request.ip).await?,
         };
-        let held = self.hold_for(&question, grant).await?;
         let first = held.addresses.first().copied();
         let address = first.ok_or_else(|| Error::failed("no address was found"))?;
         let reserved = Reserved { network: network.clone(), held, owner: request.owner };
@@ -316,6 +325,11 @@ impl State {
         let networks = self.networks.keys().filter(|name| docker.is_for(name));
         let networks: Vec<String> = networks.cloned().collect();
         self.docker.reserved.retain(|reserved| !docker.is_for(&reserved.network));
+        let pools = &self.docker.pools;
+        self.docker.ready.retain(|ready| {
+            let pool = pools.get(&ready.pool);
+            pool.is_some_and(|pool| pool.value.network.as_deref() != Some(id))
+        });
         for network in networks.iter().rev() {
             let children: Vec<String> = self.children_in(network).map(String::from).collect();
             for child in children {
@@ -446,7 +460,7 @@ impl State {
 
     /// The network that a pool belongs to, which of its subnets it is, and whether the LAN can be asked;
     /// nothing if it belongs to no network of maclane.
-    fn pool_place(&self, id: &str) -> Result<Option<(String, IpNetwork, bool)>> {
+    pub(super) fn pool_place(&self, id: &str) -> Result<Option<(String, IpNetwork, bool)>> {
         let pool = &self.docker.pools.get(id).ok_or_else(|| no_pool(id))?.value;
         let Some(network) = &pool.network else { return Ok(None) };
         let docker = &self.docker.networks.get(network).ok_or_else(|| no_network(network))?.value;
@@ -454,7 +468,7 @@ impl State {
     }
 
     /// An address of one subnet of a network.
-    fn grant_of(
+    pub(super) fn grant_of(
         &self,
         network: &NetworkSpec,
         subnet: IpNetwork,
@@ -506,7 +520,16 @@ impl State {
             let is_it = reserved.held.addresses.iter().any(|address| address.ip() == ip);
             !(is_it && Some(&reserved.network) == network.as_ref())
         });
-        if was_given { self.save_pool(pool).await } else { Ok(()) }
+        if was_given {
+            return self.save_pool(pool).await;
+        }
+        // A container that is started again gets the lowest address, and so, mostly, the one that it had.
+        let Some((network, subnet, _)) = self.pool_place(pool)? else { return Ok(()) };
+        let held = IpNetwork::new(ip, subnet.prefix()).ok().filter(|_| subnet.contains(ip));
+        if let Some(held) = held.and_then(|address| self.go_on_holding(address, &network)) {
+            self.docker.keep_ready(Ready::new(pool, held));
+        }
+        Ok(())
     }
 
     async fn pool_forget(&mut self, id: &str) -> Result<()> {

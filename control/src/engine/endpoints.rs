@@ -121,11 +121,14 @@ impl Engine {
     /// Makes an endpoint; its link comes when a container joins. Of its addresses some may be held
     /// already, and the LAN is asked for the others. Returns its MAC; none for that of the parent.
     pub(crate) async fn endpoint_create(&self, spec: EndpointSpec) -> Result<Option<Mac>> {
-        let (child, mut held) = {
+        let (child, interval, mut held) = {
             let mut state = self.state.lock().await;
+            // An engine that was killed and starts again may say nothing of those before.
+            state.end_endpoints().await;
             let child = state.child_of_endpoint(&spec)?;
+            let interval = state.network(&spec.network)?.probe_interval;
             let held = state.take_reserved(&spec.network, &spec.addresses);
-            (child, held)
+            (child, interval, held)
         };
         let is_held = |ip: IpAddr| held.iter().any(|h| h.addresses.iter().any(|a| a.ip() == ip));
         let rest: Vec<IpNetwork> =
@@ -139,6 +142,7 @@ impl Engine {
             network: &spec.network,
             named: rest.iter().map(IpNetwork::ip).collect(),
             probe: child.trunk.is_none(),
+            interval,
             mac: child.mac,
         };
         let grant = |state: &State, network: &NetworkSpec| {

@@ -5,6 +5,7 @@
 
 mod absent;
 mod adopt;
+mod ahead;
 mod audit;
 mod backup;
 mod batch;
@@ -31,7 +32,7 @@ mod xdp;
 
 pub(crate) use self::{
     docker::{AddressRequest, DockerNetworkSpec, Vlans},
-    endpoints::{EndpointSpec, Joined},
+    endpoints::EndpointSpec,
     sub_interface::SubInterface,
 };
 

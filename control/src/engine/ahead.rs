@@ -1,0 +1,167 @@
+//! Addresses that were found before anybody asks for them.
+//!
+//! To ask a LAN takes most of a second, and whoever starts a container does not want to wait. So of each
+//! pool of a network of Docker some addresses are held: the LAN was asked for them, and whoever on it
+//! asks for them is answered. One that has been held for a while is asked for once more, shortly, when
+//! it is given out.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnetwork::IpNetwork;
+
+use super::{
+    Engine,
+    conflicts::{Held, Question},
+    docker::Docker,
+    state::State,
+};
+use crate::{
+    error::{Error, Result},
+    model::{NetworkSpec, default_probe_interval},
+    probe::{self, Answer},
+};
+
+/// So many addresses of a pool are held: as many containers may be started one after the other
+/// in the time that it takes to find one.
+const AHEAD: usize = 4;
+
+/// For so long what the LAN has said is believed.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// An address that is held.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Its pool.
+    pub(super) pool: String,
+    held: Held,
+    since: Instant,
+}
+
+impl Ready {
+    /// One that nobody on the LAN has now.
+    pub(super) fn new(pool: &str, held: Held) -> Self {
+        Self { pool: pool.to_owned(), held, since: Instant::now() }
+    }
+
+    /// Its address.
+    fn address(&self) -> Option<IpNetwork> {
+        self.held.addresses.first().copied()
+    }
+}
+
+impl Engine {
+    /// Finds addresses of a pool until enough are held.
+    pub(crate) async fn look_ahead(&self, pool: &str) {
+        if !self.state.lock().await.docker.looking.insert(pool.to_owned()) {
+            // Somebody is at it.
+            return;
+        }
+        while let Some(held) = self.find_one(pool).await {
+            self.state.lock().await.docker.keep_ready(Ready::new(pool, held));
+        }
+        self.state.lock().await.docker.looking.remove(pool);
+    }
+
+    /// Finds addresses of every pool.
+    pub(crate) async fn look_ahead_everywhere(&self) {
+        let pools = self.state.lock().await.docker.pools_of_networks();
+        for pool in pools {
+            self.look_ahead(&pool).await;
+        }
+    }
+
+    /// One more address, unless enough of the pool are held or there are no more.
+    async fn find_one(&self, pool: &str) -> Option<Held> {
+        let (network, subnet) = {
+            let state = self.state.lock().await;
+            let ready = state.docker.ready.iter().filter(|ready| ready.pool == pool).count();
+            let (network, subnet, probe) = state.pool_place(pool).ok()??;
+            if ready >= AHEAD || !probe {
+                return None;
+            }
+            (network, subnet)
+        };
+        let held = self.hold_of(&network, subnet, None).await.ok()?;
+        held.was_asked_for().then_some(held)
+    }
+
+    /// An address of a subnet that was asked for on the LAN now.
+    pub(super) async fn hold_of(
+        &self,
+        network: &str,
+        subnet: IpNetwork,
+        ip: Option<IpAddr>,
+    ) -> Result<Held> {
+        let interval = self.state.lock().await.network(network)?.probe_interval;
+        let question = Question {
+            network,
+            named: ip.into_iter().collect(),
+            probe: true,
+            // Longer than for those that nobody but Docker has chosen.
+            interval: interval.max(default_probe_interval()),
+            mac: None,
+        };
+        let grant = |state: &State, network: &NetworkSpec| {
+            state.grant_of(network, subnet, ip).map(|address| vec![address])
+        };
+        self.hold_for(&question, grant).await
+    }
+
+    /// An address of a pool that is held; the one that is asked for, if one is. Nothing if none is held.
+    pub(super) async fn take_ready(&self, pool: &str, ip: Option<IpAddr>) -> Result<Option<Held>> {
+        loop {
+            let taken = self.state.lock().await.docker.take_ready(pool, ip);
+            let Some(ready) = taken else { return Ok(None) };
+            if ready.since.elapsed() < FRESH || self.is_still_free(&ready).await? {
+                return Ok(Some(ready.held));
+            }
+            if let Some(ip) = ip {
+                return Err(Error::conflict(format!(
+                    "{ip} is used on the LAN meanwhile; `maclane network inspect` says by whom"
+                )));
+            }
+        }
+    }
+
+    async fn is_still_free(&self, ready: &Ready) -> Result<bool> {
+        let network = &ready.held.network;
+        let place = self.state.lock().await.place_of(network);
+        let (Some(place), Some(address)) = (place, ready.address()) else { return Ok(true) };
+        let interval = Duration::from_millis(network.probe_interval.into());
+        match probe::probe(place, vec![address.ip()], interval, None).await? {
+            Answer::Free(_) => Ok(true),
+            Answer::Claimed(claims) => {
+                let mut state = self.state.lock().await;
+                for (ip, claim) in claims {
+                    state.note_conflict(network, ip, claim);
+                }
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Docker {
+    /// Holds one more address, and lets go of the highest of its pool if that is one too many.
+    pub(super) fn keep_ready(&mut self, ready: Ready) {
+        let pool = ready.pool.clone();
+        self.ready.push(ready);
+        let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
+        let highest = of_pool.clone().max_by_key(|(_, ready)| ready.address().map(|a| a.ip()));
+        if let Some((place, _)) = highest.filter(|_| of_pool.count() > AHEAD) {
+            self.ready.remove(place);
+        }
+    }
+
+    /// The address of a pool that is asked for, else the lowest one.
+    fn take_ready(&mut self, pool: &str, ip: Option<IpAddr>) -> Option<Ready> {
+        let ip_of = |ready: &Ready| ready.address().map(|address| address.ip());
+        let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
+        let wanted = of_pool.filter(|(_, ready)| ip.is_none() || ip == ip_of(ready));
+        let (place, _) = wanted.min_by_key(|(_, ready)| ip_of(ready))?;
+        Some(self.ready.remove(place))
+    }
+}
