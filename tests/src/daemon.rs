@@ -18,6 +18,7 @@ use crate::{
     mac::Mac,
     netns::Netns,
     process::{self, Process},
+    room::Room,
     topology::PARENT,
     unique,
 };
@@ -40,6 +41,8 @@ pub struct Daemon {
     program: PathBuf,
     /// The namespace of its host.
     ns_path: PathBuf,
+    /// Where it runs, if not on the machine itself.
+    room: Option<Room>,
     dir: TempDir,
     bpffs: PathBuf,
     arguments: Vec<String>,
@@ -60,6 +63,8 @@ pub struct Setup<'a> {
     pub environment: Option<(String, String)>,
     /// The folder below which it pins, which is there; else one of its own is made.
     pub bpffs: Option<PathBuf>,
+    /// The room on its host in which it runs, with Docker.
+    pub room: Option<Room>,
 }
 
 impl Daemon {
@@ -108,6 +113,7 @@ impl Daemon {
         Self {
             program: setup.program.unwrap_or_else(binary),
             ns_path: ns.path(),
+            room: setup.room,
             dir,
             bpffs,
             arguments: setup.arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -184,7 +190,7 @@ impl Daemon {
             .args(&self.arguments)
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log);
-        self.process = Some(Process::start(&mut command));
+        self.process = Some(self.start_process(&mut command));
     }
 
     /// Waits until it has ended by itself; false if it has not in time.
@@ -255,7 +261,12 @@ impl Daemon {
     /// Runs `maclane ARGUMENTS` against it, however that ends.
     #[track_caller]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        process::output(self.command().arg("--socket").arg(self.socket()).args(arguments))
+        let mut command = self.command();
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        match &self.room {
+            Some(room) => room.output(&mut command),
+            None => process::output(&mut command),
+        }
     }
 
     /// Starts `maclane ARGUMENTS`, which is ended with the returned value.
@@ -264,7 +275,7 @@ impl Daemon {
     pub fn begin_cli(&self, arguments: &[&str]) -> Process {
         let mut command = self.command();
         command.arg("--socket").arg(self.socket()).args(arguments);
-        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        self.start_process(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Runs `maclane ARGUMENTS` and returns its stdout; panics if it fails.
@@ -410,6 +421,14 @@ impl Daemon {
     #[track_caller]
     fn running(&mut self) -> &mut Process {
         self.process.as_mut().expect("the daemon is running")
+    }
+
+    #[track_caller]
+    fn start_process(&self, command: &mut Command) -> Process {
+        match &self.room {
+            Some(room) => room.start(command),
+            None => Process::start(command),
+        }
     }
 
     /// `maclane`, to be run in the host's namespace.

@@ -13,10 +13,13 @@
     reason = "panicking is how the laboratory fails, and a command is often run for its effect"
 )]
 
+pub mod container;
 pub mod daemon;
+pub mod docker;
 pub mod failpoints;
 pub mod footprint;
 pub mod frames;
+pub mod http;
 pub mod interrupt;
 pub mod kernel;
 pub mod link;
@@ -25,6 +28,7 @@ pub mod mount;
 pub mod netns;
 pub mod process;
 pub mod program;
+pub mod room;
 pub mod site;
 pub mod stranger;
 pub mod tap;

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    /// Where it is, if it is somebody else's.
+    place: Option<PathBuf>,
 }
 
 impl Netns {
@@ -27,9 +29,15 @@ impl Netns {
     #[track_caller]
     #[must_use]
     pub fn new() -> Self {
-        let netns = Self { name: unique("ml") };
+        let netns = Self { name: unique("ml"), place: None };
         netns.make();
         netns
+    }
+
+    /// A namespace that somebody else has made, and removes. `ip netns` does not know its name.
+    #[must_use]
+    pub fn at(name: &str, path: PathBuf) -> Self {
+        Self { name: name.to_owned(), place: Some(path) }
     }
 
     #[track_caller]
@@ -76,7 +84,7 @@ impl Netns {
     /// The file that stands for it.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.name)
+        self.place.clone().unwrap_or_else(|| Path::new("/run/netns").join(&self.name))
     }
 
     /// A command that will run inside. Unlike `ip netns exec`, this leaves it the machine's
@@ -161,6 +169,9 @@ impl Default for Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if self.place.is_some() {
+            return;
+        }
         let output = process::output(Command::new("ip").args(["netns", "del", &self.name]));
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);

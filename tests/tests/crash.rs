@@ -86,7 +86,7 @@ impl Site {
             program: Some(failpoints::binary()),
             arguments: &["--tc", tc, "--lease-grace", "1"],
             environment: Some(points.variable()),
-            bpffs: None,
+            ..Setup::default()
         };
         let daemon = Daemon::start_as(&lan.hosts[0].ns, setup);
         let stays = [lan.namespace(), lan.namespace()];

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    command, fuzz,
+    command, fuzz, setup,
     vm::{self, Kernel},
     workspace,
 };
@@ -48,6 +48,7 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
 
 /// Every test, on the running kernel.
 fn here(programs: &Programs, threads: usize, arguments: &[OsString]) -> Result<()> {
+    setup::ensure_docker()?;
     command::run(
         workspace::cargo("test")
             .args(["--locked", "--workspace", "--exclude", "tests", "--"])

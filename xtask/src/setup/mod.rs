@@ -4,6 +4,8 @@ mod apt;
 mod bpffs;
 mod toolchain;
 
+use std::{path::Path, process::Command};
+
 use anyhow::{Result, bail, ensure};
 
 use crate::command;
@@ -29,6 +31,21 @@ const TOOLS: &[Tool] = &[
     Tool { program: "sleep", package: "coreutils" },
     Tool { program: "unshare", package: "util-linux" },
 ];
+
+/// A real Docker for the tests, and what their containers are made of. `docker` by its path,
+/// because another program of that name may come first in PATH.
+const DOCKER_TOOLS: &[Tool] = &[
+    Tool { program: "dockerd", package: "docker.io" },
+    Tool { program: "/usr/bin/docker", package: "docker.io" },
+    Tool { program: "containerd", package: "containerd" },
+    Tool { program: "runc", package: "runc" },
+    Tool { program: "/usr/bin/busybox", package: "busybox-static" },
+    Tool { program: "tar", package: "tar" },
+];
+
+/// What Debian starts as soon as it has installed Docker, and at each boot. It would give the
+/// machine a bridge and rules of a firewall, and the tests start a dockerd of their own.
+const DOCKER_SERVICES: [&str; 3] = ["docker.service", "docker.socket", "containerd.service"];
 
 /// What boots other kernels.
 const VM_TOOLS: &[Tool] = &[
@@ -59,6 +76,25 @@ pub(crate) fn ensure_vm() -> Result<()> {
     tools(VM_TOOLS, Apt::detect().as_mut())
 }
 
+/// Installs Docker where it is missing, without its service.
+pub(crate) fn ensure_docker() -> Result<()> {
+    if missing_tools(DOCKER_TOOLS).is_empty() {
+        return Ok(());
+    }
+    let systemctl = |verb: &[&str]| {
+        // Elsewhere than under systemd, nothing is started.
+        if !Path::new("/run/systemd/system").exists() {
+            return Ok(());
+        }
+        command::run(Command::new("systemctl").args(verb).args(DOCKER_SERVICES))
+    };
+    systemctl(&["mask", "--runtime"])?;
+    let installed = tools(DOCKER_TOOLS, Apt::detect().as_mut());
+    systemctl(&["unmask", "--runtime"])?;
+    installed?;
+    systemctl(&["disable"])
+}
+
 /// Installs what is missing to build the fuzz targets.
 pub(crate) fn ensure_fuzz() -> Result<()> {
     ensure()?;
@@ -82,7 +118,7 @@ pub(crate) fn refresh_packages() -> Result<()> {
 
 /// Says where everything is that setup looks after.
 pub(crate) fn report() {
-    for Tool { program, .. } in TOOLS {
+    for Tool { program, .. } in TOOLS.iter().chain(DOCKER_TOOLS) {
         if let Some(path) = command::find(program) {
             eprintln!("{program:<12} {}", path.display());
         }
