@@ -191,12 +191,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_done_too_late_is_undone() {
         let undone = Arc::new(AtomicU32::new(0));
-        let undo = |what: u32| {
-            let undone = undone.clone();
-            async move {
-                undone.store(what, Ordering::Relaxed);
-                Ok(())
-            }
+        let heard = undone.clone();
+        let undo = move |what: u32| async move {
+            heard.store(what, Ordering::Relaxed);
+            Ok(())
         };
         let work = |seconds| async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
