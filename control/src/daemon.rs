@@ -30,8 +30,16 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             "maclane daemon must run as root: it makes interfaces and loads programs into the kernel; use sudo or the systemd service"
         );
     }
-    let DaemonArgs { config, state_dir, runtime_dir, bpffs, lease_grace, docker, docker_socket, tc } =
-        args;
+    let DaemonArgs {
+        config,
+        state_dir,
+        runtime_dir,
+        bpffs,
+        lease_grace,
+        docker,
+        docker_socket,
+        tc,
+    } = args;
     let lease_grace = Duration::from_secs(lease_grace.into());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stop = std::pin::pin!(async {

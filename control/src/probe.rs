@@ -69,7 +69,7 @@ pub(crate) struct Claim {
 type Own = Arc<Mutex<Option<Mac>>>;
 
 impl Claim {
-    fn is_of(&self, own: &Own) -> bool {
+    fn is_of(self, own: &Own) -> bool {
         *own.lock().unwrap_or_else(PoisonError::into_inner) == Some(self.mac)
     }
 }
@@ -144,12 +144,7 @@ pub(crate) fn go_on(place: Place, addresses: Vec<IpAddr>) -> Result<Defence> {
 }
 
 /// Goes on with the socket of the probe, so that no question falls between the two.
-async fn defend(
-    socket: Socket,
-    place: Place,
-    addresses: Vec<IpAddr>,
-    own: Own,
-) {
+async fn defend(socket: Socket, place: Place, addresses: Vec<IpAddr>, own: Own) {
     loop {
         let answered = socket.receive().await.and_then(|heard| match heard.claim(place) {
             Some((ip, claim)) if !claim.has && !claim.is_of(&own) && addresses.contains(&ip) => {

@@ -20,7 +20,8 @@ impl ProcessId {
     /// The process that has this number now, if it runs and can be seen from here.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         // Numbers say nothing where /proc shows those of another namespace.
-        let is_ours = fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&id().to_string()));
+        let is_ours =
+            fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&id().to_string()));
         if !is_ours {
             return None;
         }

@@ -105,7 +105,8 @@ impl Client {
     }
 }
 
-async fn exchange(
+/// Sends one request on a connection of its own; the status and the body of the answer.
+pub(crate) async fn exchange(
     stream: UnixStream,
     request: Request<Full<Bytes>>,
 ) -> hyper::Result<(hyper::StatusCode, Bytes)> {

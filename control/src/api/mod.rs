@@ -4,9 +4,9 @@ pub(crate) mod client;
 mod http;
 pub(crate) mod server;
 
+pub(crate) use self::http::{Body, detach};
 #[cfg(fuzzing)]
 pub(crate) use self::http::{Spec as SpecOfBody, harden};
-pub(crate) use self::http::{Body, detach};
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
     engine::Engine,
     error::{Context, ErrorBody, Result},
     model::{
-        ChildSpec, ChildView, DockerNetworkView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
-        ParentView, StatsView,
+        ChildSpec, ChildView, DockerNetworkView, FdbView, NetworkFinding, NetworkSpec, NetworkView,
+        ParentSpec, ParentView, StatsView,
     },
     plan::Step,
 };

@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and the text of every help page, man page and completion.
 
+mod docker;
 mod network;
 
 use std::path::PathBuf;
@@ -7,7 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 
-pub(crate) use self::network::NetworkCommand;
+pub(crate) use self::{
+    docker::{DockerCommand, Spec},
+    network::NetworkCommand,
+};
 use super::values::{asked_ip, netns, station, text};
 use crate::{
     check,
@@ -116,6 +120,9 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Docker's network and IPAM plugin
+    #[command(subcommand)]
+    Docker(DockerCommand),
     /// Say what this host can do, what is missing and how to get it
     ///
     /// Reads only, changes nothing, and works without a daemon. The exit status is 1 if a finding

@@ -1,6 +1,7 @@
 //! The command line: a client of the daemon's API.
 
 pub(crate) mod args;
+mod docker;
 mod doctor;
 mod manual;
 pub(crate) mod output;
@@ -56,6 +57,7 @@ pub(crate) async fn run(
             let answer = client.post_bytes(&path, Vec::new()).await?;
             show_steps(client, output, answer, dry_run).await?;
         }
+        Command::Docker(command) => return docker::run(client, output, command).await,
         Command::Doctor => return doctor::run(client, output).await,
         #[cfg(feature = "failpoints")]
         Command::Failpoints => output.text(&(crate::failpoint::ALL.join("\n") + "\n"))?,

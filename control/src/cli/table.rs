@@ -10,7 +10,9 @@ use tabled::{
 };
 
 use crate::{
-    model::{ChildView, FdbView, Finding, NetworkFinding, NetworkView, ParentView},
+    model::{
+        ChildView, DockerNetworkView, FdbView, Finding, NetworkFinding, NetworkView, ParentView,
+    },
     plan::Step,
 };
 
@@ -107,6 +109,24 @@ impl Row for NetworkFinding {
 
     fn cells(&self) -> Vec<String> {
         vec![self.network.clone(), self.finding.clone()]
+    }
+}
+
+impl Row for DockerNetworkView {
+    const HEADER: &'static [&'static str] =
+        &["DOCKER", "NETWORK", "PARENT", "VLAN", "ENDPOINTS", "CONTAINERS"];
+
+    fn cells(&self) -> Vec<String> {
+        let joined = self.endpoints.iter().filter(|endpoint| endpoint.sandbox.is_some());
+        vec![
+            // As Docker shows it.
+            self.id.chars().take(12).collect(),
+            self.network.clone(),
+            optional(self.parent.as_ref()),
+            self.trunk.as_ref().map_or_else(|| self.vlan.to_string(), ToString::to_string),
+            self.endpoints.len().to_string(),
+            joined.count().to_string(),
+        ]
     }
 }
 

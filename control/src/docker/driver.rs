@@ -71,20 +71,17 @@ async fn oper_info(Call(_): Call<Endpoint>) -> Reply<impl Serialize> {
 
 /// The first characters of an ID, as part of a name.
 fn shown(id: &str) -> Result<&str> {
-    check::name(id).map_err(|_| Error::invalid(format!("\"{}\" is not an ID", id.escape_debug())))?;
+    check::name(id)
+        .map_err(|_| Error::invalid(format!("\"{}\" is not an ID", id.escape_debug())))?;
     Ok(id.get(..ID_SHOWN).unwrap_or(id))
 }
 
-async fn create_network(
-    (engine, caller): Context,
-    Call(call): Call<CreateNetwork>,
-) -> Reply<Done> {
+async fn create_network((engine, caller): Context, Call(call): Call<CreateNetwork>) -> Reply<Done> {
     let id = call.network.clone();
     let doing = || "cannot create the network".to_owned();
-    let spec = network_spec(call).doing(doing).map(|spec| DockerNetworkSpec {
-        owner: caller.0.0.clone(),
-        ..spec
-    });
+    let spec = network_spec(call)
+        .doing(doing)
+        .map(|spec| DockerNetworkSpec { owner: caller.0.0.clone(), ..spec });
     let spec = match spec {
         Ok(spec) => spec,
         Err(e) => return Reply(Err(e)),
@@ -195,7 +192,9 @@ async fn create_endpoint(
     let work = async move {
         let (network, trunk) = engine.docker_place(&call.network, vlans).await?;
         let owner = caller.0.0.clone();
-        engine.endpoint_create(EndpointSpec { name, id, network, addresses, mac, trunk, owner }).await
+        engine
+            .endpoint_create(EndpointSpec { name, id, network, addresses, mac, trunk, owner })
+            .await
     };
     let undo = move |_| async move { undo.endpoint_delete((&which.0, &which.1)).await };
     let made = within_bound(work, undo).await.doing(doing);
@@ -232,9 +231,8 @@ fn asked_of(call: &CreateEndpoint) -> Result<Asked> {
 }
 
 async fn delete_endpoint((engine, _): Context, Call(call): Call<Endpoint>) -> Reply<Done> {
-    let work = async move {
-        engine.endpoint_delete((&child_of(&call.endpoint)?, &call.endpoint)).await
-    };
+    let work =
+        async move { engine.endpoint_delete((&child_of(&call.endpoint)?, &call.endpoint)).await };
     let done = within_bound(work, kept).await;
     Reply(done.doing(|| "cannot remove the endpoint".into()).map(|()| Done {}))
 }

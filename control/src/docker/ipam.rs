@@ -44,7 +44,10 @@ async fn address_spaces() -> Reply<impl Serialize> {
     })))
 }
 
-async fn request_pool((engine, caller): Context, Call(call): Call<RequestPool>) -> Reply<impl Serialize> {
+async fn request_pool(
+    (engine, caller): Context,
+    Call(call): Call<RequestPool>,
+) -> Reply<impl Serialize> {
     let doing = || "cannot give out a pool".to_owned();
     let wanted = match wanted_of(&call).doing(doing) {
         Ok(wanted) => wanted,
@@ -86,9 +89,12 @@ async fn release_pool((engine, _): Context, Call(call): Call<PoolId>) -> Reply<D
     Reply(done.doing(|| "cannot take back the pool".into()).map(|()| Done {}))
 }
 
-async fn request_address((engine, caller): Context, Call(call): Call<Address>) -> Reply<impl Serialize> {
+async fn request_address(
+    (engine, caller): Context,
+    Call(call): Call<Address>,
+) -> Reply<impl Serialize> {
     let doing = || "cannot give out an address".to_owned();
-    let ip = match message::address(&call.address).doing(doing) {
+    let ip = match message::address(&call.ip).doing(doing) {
         Ok(ip) => ip,
         Err(e) => return Reply(Err(e)),
     };
@@ -110,7 +116,7 @@ async fn request_address((engine, caller): Context, Call(call): Call<Address>) -
 
 async fn release_address((engine, _): Context, Call(call): Call<Address>) -> Reply<Done> {
     let doing = || "cannot take back the address".to_owned();
-    let ip = match message::address(&call.address).doing(doing) {
+    let ip = match message::address(&call.ip).doing(doing) {
         Ok(Some(ip)) => ip,
         Ok(None) => return Reply(Err(Error::invalid("no address is named"))),
         Err(e) => return Reply(Err(e)),

@@ -147,7 +147,7 @@ pub(super) struct Address {
     #[serde(rename = "PoolID")]
     pub(super) pool: String,
     #[serde(default, rename = "Address", deserialize_with = "or_default")]
-    pub(super) address: String,
+    pub(super) ip: String,
     #[serde(default, rename = "Options", deserialize_with = "or_default")]
     pub(super) options: BTreeMap<String, String>,
 }

@@ -127,9 +127,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Call<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let path = request.uri().path().to_owned();
-        let Body(body) = Body::<BODY_MAX>::from_request(request, state).await.map_err(|refused| {
-            refusal(refused.status(), &format!("cannot read the body of {path}"))
-        })?;
+        let Body(body) =
+            Body::<BODY_MAX>::from_request(request, state).await.map_err(|refused| {
+                refusal(refused.status(), &format!("cannot read the body of {path}"))
+            })?;
         let body = if body.is_empty() { b"{}".as_slice() } else { &body };
         serde_json::from_slice(body).map(Self).map_err(|e| {
             refusal(StatusCode::BAD_REQUEST, &format!("cannot understand the body of {path}: {e}"))

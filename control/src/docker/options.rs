@@ -134,9 +134,9 @@ pub(super) fn of_endpoint(options: &Map<String, Value>) -> Result<Option<Vlans>>
 }
 
 fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str> {
-    value.as_str().ok_or_else(|| {
-        Error::invalid(format!("the option \"{name}\" is no text: {value}"))
-    })
+    value
+        .as_str()
+        .ok_or_else(|| Error::invalid(format!("the option \"{name}\" is no text: {value}")))
 }
 
 fn flag(options: &Map<String, Value>, name: &str) -> Result<bool> {
@@ -213,24 +213,24 @@ mod tests {
 
     use super::*;
 
-    fn read(options: Value) -> Result<NetworkOptions> {
+    fn read(options: &Value) -> Result<NetworkOptions> {
         let all = json!({ GENERIC: options });
         NetworkOptions::read(all.as_object().unwrap())
     }
 
-    fn refused(options: Value) -> String {
+    fn refused(options: &Value) -> String {
         read(options).unwrap_err().message
     }
 
     #[test]
     fn options_of_dockers_own_driver_mean_the_same() {
-        let read = read(json!({ "parent": "eth0.50", "macvlan_mode": "private" })).unwrap();
+        let read = read(&json!({ "parent": "eth0.50", "macvlan_mode": "private" })).unwrap();
         assert_eq!((read.parent.as_deref(), read.mode), (Some("eth0.50"), Mode::Private));
-        assert_eq!(self::read(json!({ "macvlan_mode": "bridge" })).unwrap().mode, Mode::Auto);
-        assert_eq!(self::read(json!({ "parent": "" })).unwrap().parent, None);
-        assert_eq!(self::read(Value::Null).unwrap(), self::read(json!({})).unwrap());
-        assert_eq!(self::read(json!({ DRIVER_MTU: "1400" })).unwrap().mtu, Some(1400));
-        assert!(self::read(json!({ "com.docker.network.new": "x" })).is_ok());
+        assert_eq!(self::read(&json!({ "macvlan_mode": "bridge" })).unwrap().mode, Mode::Auto);
+        assert_eq!(self::read(&json!({ "parent": "" })).unwrap().parent, None);
+        assert_eq!(self::read(&Value::Null).unwrap(), self::read(&json!({})).unwrap());
+        assert_eq!(self::read(&json!({ DRIVER_MTU: "1400" })).unwrap().mtu, Some(1400));
+        assert!(self::read(&json!({ "com.docker.network.new": "x" })).is_ok());
     }
 
     #[test]
@@ -238,13 +238,13 @@ mod tests {
         let options = json!({
             "parent": "eth0", "vlan": "50", "kind": "veth", "mode": "auto", "probe": "300", "mtu": "9000",
         });
-        let read = read(options).unwrap();
+        let read = read(&options).unwrap();
         assert_eq!((read.vlans, read.kind, read.mode), (Vlans::Access(50), Kind::Veth, Mode::Auto));
         assert_eq!((read.probe, read.probe_interval, read.mtu), (true, 100, Some(9000)));
-        let trunk = |text: &str| self::read(json!({ "vlan": text })).unwrap().vlans;
+        let trunk = |text: &str| self::read(&json!({ "vlan": text })).unwrap().vlans;
         assert_eq!(trunk("10,20"), Vlans::Trunk(Trunk::List(vec![10, 20])));
         assert_eq!(trunk("all"), Vlans::Trunk(Trunk::All));
-        assert!(!self::read(json!({ "probe": "off" })).unwrap().probe);
+        assert!(!self::read(&json!({ "probe": "off" })).unwrap().probe);
         let internal = json!({ INTERNAL: true });
         assert!(NetworkOptions::read(internal.as_object().unwrap()).unwrap().internal);
     }
@@ -267,16 +267,16 @@ mod tests {
             (json!({ "mtu": "5" }), "not an MTU"),
             (json!("x"), "no list of options"),
         ] {
-            let message = refused(options.clone());
+            let message = refused(&options);
             assert!(message.contains(words), "{options}: {message}");
         }
     }
 
     #[test]
     fn endpoints_choose_their_vlan() {
-        let of = |value: Value| of_endpoint(value.as_object().unwrap());
-        assert_eq!(of(json!({ "vlan": "10" })).unwrap(), Some(Vlans::Access(10)));
-        assert_eq!(of(json!({ "com.docker.network.portmap": null })).unwrap(), None);
-        assert!(of(json!({ "vlann": "10" })).unwrap_err().message.contains("\"vlan\"?"));
+        let of = |value: &Value| of_endpoint(value.as_object().unwrap());
+        assert_eq!(of(&json!({ "vlan": "10" })).unwrap(), Some(Vlans::Access(10)));
+        assert_eq!(of(&json!({ "com.docker.network.portmap": null })).unwrap(), None);
+        assert!(of(&json!({ "vlann": "10" })).unwrap_err().message.contains("\"vlan\"?"));
     }
 }

@@ -27,9 +27,10 @@ impl State {
         let networks = networks.map(|network| network.value.clone());
         let children = self.children.values().map(|child| &child.record.value);
         let children = children.filter(|record| record.endpoint.is_none());
-        let quarantined = self.quarantine.iter().filter(|((network, _), rest)| {
-            rest.value.until > now() && !of_docker(network)
-        });
+        let quarantined = self
+            .quarantine
+            .iter()
+            .filter(|((network, _), rest)| rest.value.until > now() && !of_docker(network));
         let declared = |all: Vec<&String>, key: fn(&str) -> String| {
             let made = all.into_iter().filter(|name| self.declared.contains_key(&key(name)));
             made.cloned().collect()

@@ -215,7 +215,12 @@ impl State {
         asking.iter().filter(|(other, _)| *other == lan).map(|(_, ip)| *ip).collect()
     }
 
-    pub(super) fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, Claim { mac, has }: Claim) {
+    pub(super) fn note_conflict(
+        &mut self,
+        network: &NetworkSpec,
+        ip: IpAddr,
+        Claim { mac, has }: Claim,
+    ) {
         if has {
             tracing::warn!(network = network.name, %ip, %mac, "somebody on the LAN has an address of this network");
         } else {

@@ -12,12 +12,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Engine,
-    ahead::Ready,
-    conflicts::Held,
-    state::State,
-};
+use super::{Engine, ahead::Ready, conflicts::Held, state::State};
 use crate::{
     error::{Error, Result},
     model::{AskedIp, DockerEndpointView, DockerNetworkView, NetworkSpec, Trunk},
@@ -353,7 +348,8 @@ impl State {
     /// such.
     pub(crate) async fn prune_docker(&mut self) -> Result<()> {
         let networks = self.docker.networks.iter();
-        let gone = networks.filter(|(_, docker)| !self.networks.contains_key(&docker.value.network));
+        let gone =
+            networks.filter(|(_, docker)| !self.networks.contains_key(&docker.value.network));
         let gone: Vec<String> = gone.map(|(id, _)| id.clone()).collect();
         for id in gone {
             self.docker_network_forget(&id).await?;
@@ -451,8 +447,8 @@ impl State {
             large.chain((0..16).map(|n| format!("192.168.{}.0/20", n * 16))).collect()
         };
         let candidates = texts.iter().filter_map(|text| text.parse::<IpNetwork>().ok());
-        let mut free = candidates
-            .filter(|pool| used.iter().all(|other| !subnet::overlap(*pool, *other)));
+        let mut free =
+            candidates.filter(|pool| used.iter().all(|other| !subnet::overlap(*pool, *other)));
         free.next().ok_or_else(|| {
             Error::failed("every pool that is given out by itself is in use; name a --subnet")
         })
@@ -484,24 +480,22 @@ impl State {
 
     /// Gives out an address of a pool that belongs to no network of maclane.
     async fn pool_give(&mut self, request: &AddressRequest) -> Result<IpNetwork> {
-        let pool = &self.docker.pools.get(&request.pool).ok_or_else(|| no_pool(&request.pool))?.value;
+        let pool =
+            &self.docker.pools.get(&request.pool).ok_or_else(|| no_pool(&request.pool))?.value;
         let spec = pool.spec();
-        let ip = match request.ip {
-            Some(ip) => {
-                spec.station(ip, "the address")?;
-                if pool.given.contains(&ip) {
-                    return Err(Error::conflict(format!("{ip} is in use; pick another address")));
-                }
-                ip
+        let ip = if let Some(ip) = request.ip {
+            spec.station(ip, "the address")?;
+            if pool.given.contains(&ip) {
+                return Err(Error::conflict(format!("{ip} is in use; pick another address")));
             }
-            None => {
-                // A gateway need not be in the range.
-                let all = Pool::new(pool.subnet, pool.subnet);
-                let from = if request.is_gateway { all } else { spec.pool() };
-                from.first_free(&pool.given).ok_or_else(|| {
-                    Error::failed(format!("the pool {} has no address left", pool.subnet))
-                })?
-            }
+            ip
+        } else {
+            // A gateway need not be in the range.
+            let all = Pool::new(pool.subnet, pool.subnet);
+            let from = if request.is_gateway { all } else { spec.pool() };
+            from.first_free(&pool.given).ok_or_else(|| {
+                Error::failed(format!("the pool {} has no address left", pool.subnet))
+            })?
         };
         let address = pool.address(ip)?;
         if let Some(pool) = self.docker.pools.get_mut(&request.pool) {
@@ -555,7 +549,8 @@ impl State {
             reserved.network == network
                 && reserved.held.addresses.iter().all(|address| addresses.contains(address))
         };
-        let (taken, rest) = std::mem::take(&mut self.docker.reserved).into_iter().partition(is_wanted);
+        let (taken, rest) =
+            std::mem::take(&mut self.docker.reserved).into_iter().partition(is_wanted);
         self.docker.reserved = rest;
         let taken: Vec<Reserved> = taken;
         taken.into_iter().map(|reserved| reserved.held).collect()
@@ -570,9 +565,10 @@ impl State {
         let view = |(id, docker): (&String, &Versioned<DockerNetwork>)| {
             let docker = &docker.value;
             let network = self.network(&docker.network).ok();
-            let children = self.children.iter().filter(|(_, child)| {
-                docker.is_for(&child.record.value.spec.network)
-            });
+            let children = self
+                .children
+                .iter()
+                .filter(|(_, child)| docker.is_for(&child.record.value.spec.network));
             let endpoint = |(name, child): (&String, &super::state::Child)| {
                 let record = &child.record.value;
                 let endpoint = record.endpoint.as_ref();
@@ -610,5 +606,5 @@ fn holds(trunk: &Trunk, wanted: &Trunk) -> bool {
 fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }

@@ -133,10 +133,8 @@ impl Engine {
         let is_held = |ip: IpAddr| held.iter().any(|h| h.addresses.iter().any(|a| a.ip() == ip));
         let rest: Vec<IpNetwork> =
             spec.addresses.iter().filter(|address| !is_held(address.ip())).copied().collect();
-        let asked = |address: &IpNetwork| AskedIp {
-            ip: address.ip(),
-            prefix: Some(address.prefix()),
-        };
+        let asked =
+            |address: &IpNetwork| AskedIp { ip: address.ip(), prefix: Some(address.prefix()) };
         let wanted = ChildSpec { ip: rest.iter().map(asked).collect(), ..child.clone() };
         let question = Question {
             network: &spec.network,
@@ -198,7 +196,11 @@ impl State {
             netns: OWN_NETNS.into(),
             ifname: link_name(&spec.name, network.kind),
             mac,
-            ip: spec.addresses.iter().map(|a| AskedIp { ip: a.ip(), prefix: Some(a.prefix()) }).collect(),
+            ip: spec
+                .addresses
+                .iter()
+                .map(|a| AskedIp { ip: a.ip(), prefix: Some(a.prefix()) })
+                .collect(),
             route: Vec::new(),
             trunk: spec.trunk.clone(),
             probe: true,
@@ -287,7 +289,8 @@ impl State {
             return Err(e);
         }
         tracing::info!(child = name, sandbox = %sandbox.display(), "endpoint joined");
-        let gateway = |address: &IpNetwork| network.subnet_of(address.ip()).and_then(SubnetSpec::gateway);
+        let gateway =
+            |address: &IpNetwork| network.subnet_of(address.ip()).and_then(SubnetSpec::gateway);
         let gateways = record.addresses.iter().filter(|_| !network.internal).filter_map(gateway);
         Ok(Joined { ifname: record.spec.ifname.clone(), gateways: gateways.collect() })
     }
@@ -353,7 +356,9 @@ impl State {
 
     async fn endpoint_take_back(&mut self, name: &str, endpoint: Endpoint) -> Result<()> {
         let record = self.child(name)?.record.value.clone();
-        self.delete_link(&record).await.doing(|| format!("cannot remove the link of \"{name}\""))?;
+        self.delete_link(&record)
+            .await
+            .doing(|| format!("cannot remove the link of \"{name}\""))?;
         self.release(name).await?;
         self.save_endpoint(name, Endpoint { sandbox: None, ..endpoint }).await?;
         self.sync_tables(&record.parent)?;
@@ -387,9 +392,11 @@ impl State {
                 continue;
             };
             let live = self.attach_child(record, &network, &netns, live).await?;
-            let is_new = self.child(name)?.live.as_ref().is_none_or(|before| {
-                (before.netns, before.up) != (live.netns, live.up)
-            });
+            let is_new = self
+                .child(name)?
+                .live
+                .as_ref()
+                .is_none_or(|before| (before.netns, before.up) != (live.netns, live.up));
             let is_taken = netns.id() != self.own_netns;
             if let Some(child) = self.children.get_mut(name) {
                 child.live = Some(live.clone());
@@ -398,10 +405,7 @@ impl State {
             if is_taken && live.up && is_new && !looks_only {
                 self.endpoint_is_up(name, record, &netns, &live);
             }
-            return match is_taken {
-                true => self.netlink.follow(&netns).await,
-                false => Ok(()),
-            };
+            return if is_taken { self.netlink.follow(&netns).await } else { Ok(()) };
         }
         self.release(name).await
     }

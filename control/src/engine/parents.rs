@@ -320,7 +320,9 @@ impl State {
     /// One pass of the control loop over a parent.
     pub(crate) async fn reconcile_parent(&mut self, iface: &str) -> Result<()> {
         let mut links = self.netlink.links().await?;
-        if self.sync_sub_interface(iface, &links).await? || self.sync_isolated(iface, &links).await? {
+        if self.sync_sub_interface(iface, &links).await?
+            || self.sync_isolated(iface, &links).await?
+        {
             links = self.netlink.links().await?;
         }
         let was = self.parent(iface)?.link.as_ref().map(|link| link.index);
