@@ -6,6 +6,7 @@ mod chart;
 mod children;
 mod context;
 mod cpu;
+mod docker;
 mod document;
 mod frames;
 mod line;
@@ -70,9 +71,16 @@ fn main() -> ExitCode {
 
 /// Every benchmark, in the order in which they are run and shown.
 fn benches() -> impl Iterator<Item = &'static Bench> {
-    [frames::BENCHES, tcp::BENCHES, children::BENCHES, scale::BENCHES, programs::BENCHES]
-        .into_iter()
-        .flatten()
+    [
+        frames::BENCHES,
+        tcp::BENCHES,
+        children::BENCHES,
+        docker::BENCHES,
+        scale::BENCHES,
+        programs::BENCHES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn list() -> Result<ExitCode> {

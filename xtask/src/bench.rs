@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{command, workspace};
+use crate::{command, setup, workspace};
 
 /// Builds the release binary and the benchmarks, and becomes the benchmarks.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let binary = workspace::build()?;
+    setup::ensure_docker()?;
     command::run(workspace::cargo("build").args(["--release", "--locked", "--package", "bench"]))?;
     let bench = workspace::target_dir().join("release/bench");
     let error = Command::new(&bench).args(arguments).env("MACLANE_BIN", binary).exec();
