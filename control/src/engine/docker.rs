@@ -271,16 +271,20 @@ impl State {
         done
     }
 
-    /// Removes networks of Docker that it has forgotten: it has ended just when it made them, and makes
-    /// another one where they are, which its own pools would not let it do.
+    /// Removes networks of Docker that it has forgotten: it makes another one where they are, which its
+    /// own pools would not let it do. They were removed while this daemon was down, or Docker has ended
+    /// just when it made them.
     async fn forget_overlapped(&mut self, network: &NetworkSpec) -> Result<()> {
         let overlapped: BTreeSet<String> =
             self.overlaps(network).into_iter().map(|(_, _, name)| name.to_owned()).collect();
         let forgotten = self.docker.networks.iter().filter(|(_, docker)| {
             let docker = &docker.value;
-            overlapped.contains(&docker.network)
-                && is_over(docker.owner.as_ref())
-                && self.children_in(&docker.network).next().is_none()
+            let mut children = self.children.values().map(|child| &child.record.value);
+            let is_used = children.any(|record| {
+                docker.is_for(&record.spec.network)
+                    && record.endpoint.as_ref().is_some_and(|e| e.open_sandbox().is_some())
+            });
+            !is_used && overlapped.iter().any(|network| docker.is_for(network))
         });
         let ids: Vec<String> = forgotten.map(|(id, _)| id.clone()).collect();
         for id in ids {

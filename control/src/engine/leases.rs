@@ -299,7 +299,7 @@ impl State {
             None => Ok(()),
             Some((ours, theirs, other)) => Err(Error::conflict(format!(
                 "the subnet {ours} overlaps with {theirs} of network {other}, in the same VLAN of {}; take another subnet, \
-                 or make the children in that network",
+                 make the children in that network, or, if nobody needs it any more, remove it (`maclane network rm {other}`)",
                 spec.parent
             ))),
         }

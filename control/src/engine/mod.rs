@@ -199,7 +199,8 @@ impl Engine {
         let mut state = self.state.lock().await;
         let doing = || format!("cannot remove network \"{name}\"");
         state.check_not_declared::<NetworkSpec>(name, "remove").doing(doing)?;
-        state.network_rm(name).await
+        state.network_rm(name).await?;
+        state.prune_docker().await
     }
 
     /// Every child, adopted ones too.
