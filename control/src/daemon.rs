@@ -64,8 +64,9 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         // Every step may be cut short and done again.
         () = &mut stop => return Ok(()),
     };
-    let server = runtime.listen()?;
+    // First: whoever reaches the daemon finds the plugin, too.
     let plugin = docker.then(|| docker::listen(&docker_socket)).transpose()?;
+    let server = runtime.listen()?;
     let places: Vec<String> = [Some(&server), plugin.as_ref()]
         .into_iter()
         .flatten()

@@ -109,6 +109,7 @@ impl<T: Serialize> IntoResponse for Reply<T> {
                     ErrorKind::NotFound | ErrorKind::Conflict => StatusCode::CONFLICT,
                     ErrorKind::Failed | ErrorKind::NoDaemon => StatusCode::INTERNAL_SERVER_ERROR,
                 };
+                tracing::warn!("Docker is told: {}", e.message);
                 refusal(status, &e.message)
             }
         }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     announce,
     error::{Context, Error, Result},
+    failpoint::failpoint,
     model::{AskedIp, ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
     netlink::Netlink,
     netns::Netns,
@@ -308,6 +309,7 @@ impl State {
         let live = self.observe(&record, network, &own, &inside).await?;
         let live = live.ok_or_else(|| Error::failed("its link was there and is gone again"))?;
         self.netlink.set_alias(live.ifindex, &alias(name)).await?;
+        failpoint!("endpoint.aliased");
         let live = self.attach_child(&record, network, &own, live).await?;
         let host_end = live.host_end;
         if let Some(child) = self.children.get_mut(name) {
@@ -317,6 +319,7 @@ impl State {
         self.sync_tables(&record.parent)?;
         if host_end != 0 {
             self.netlink.set_up(host_end, &alias(name)).await?;
+            failpoint!("link.host_end_up");
         }
         if let Some(child) = self.children.get_mut(name).filter(|c| !c.record.value.built) {
             child.record.value.built = true;

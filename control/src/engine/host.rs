@@ -30,10 +30,12 @@ impl State {
     /// the way out.
     pub(crate) async fn routes_elsewhere(&self, spec: &NetworkSpec) -> Result<Vec<String>> {
         let iface = &spec.parent;
-        let Some(parent) = self.parent(iface)?.link.as_ref() else { return Ok(Vec::new()) };
-        if spec.subnets.is_empty() {
+        let parent = self.parent(iface)?;
+        // On a parent that leads nowhere the host is not.
+        let is_apart = parent.record.value.isolated || spec.subnets.is_empty();
+        let Some(parent) = parent.link.as_ref().filter(|_| !is_apart) else {
             return Ok(Vec::new());
-        }
+        };
         let (routes, links) = (self.netlink.routes().await?, self.netlink.links().await?);
         let elsewhere = |subnet: IpNetwork| {
             let route = deciding(&routes, subnet).find(|r| !leads_to(parent, r.ifindex, &links))?;

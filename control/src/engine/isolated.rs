@@ -7,6 +7,7 @@
 use super::state::{Parent, ParentRecord, State};
 use crate::{
     error::{Context, Result},
+    failpoint::failpoint,
     ipv6::{self, Ipv6},
     model::ParentSpec,
     netlink::{Link, LinkKind, NewLink},
@@ -27,7 +28,10 @@ impl State {
         let key = format!("{}{iface}", store::PARENTS);
         let revision = self.store.put_as(&key, &value, None).await?;
         self.parents.insert(iface.to_owned(), Parent::new(Versioned { value, revision }));
-        let done = self.reconcile_parent(iface).await;
+        let done = match self.make_isolated(iface).await {
+            Ok(()) => self.reconcile_parent(iface).await,
+            Err(e) => Err(e),
+        };
         if done.is_err()
             && let Err(e) = self.parent_forget(iface).await
         {
@@ -42,10 +46,15 @@ impl State {
         if !self.parent(iface)?.record.value.isolated || !is_missing || self.is_left(iface) {
             return Ok(false);
         }
+        self.make_isolated(iface).await.map(|()| true)
+    }
+
+    async fn make_isolated(&self, iface: &str) -> Result<()> {
         let doing = || format!("cannot make {iface}, a parent that leads nowhere");
         let (own, other) = (Netns::own()?, other_end(iface));
         let new = NewLink { name: &other, netns: &own, mac: None, mtu: None };
         self.netlink.add_veth(iface, &new).await.doing(doing)?;
+        failpoint!("isolated.made");
         // Nobody is to speak, or to listen, on that end.
         ipv6::set(&other, Ipv6::Off).doing(doing)?;
         for name in [other.as_str(), iface] {
@@ -53,8 +62,9 @@ impl State {
                 self.netlink.set_up(link.index, "maclane, leads nowhere").await.doing(doing)?;
             }
         }
+        failpoint!("isolated.up");
         tracing::info!(parent = iface, "a parent that leads nowhere was made");
-        Ok(true)
+        Ok(())
     }
 
     /// Removes the links of a parent that leads nowhere.
@@ -67,6 +77,8 @@ impl State {
             tracing::warn!(parent = iface, "the interface is not what maclane has made: it stays");
             return Ok(());
         }
-        self.netlink.delete(link.index).await.doing(|| format!("cannot remove {iface}"))
+        self.netlink.delete(link.index).await.doing(|| format!("cannot remove {iface}"))?;
+        failpoint!("isolated.deleted");
+        Ok(())
     }
 }
