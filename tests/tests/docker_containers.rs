@@ -190,11 +190,13 @@ fn containers_go_on_while_maclane_is_started_again() {
             late.docker(&["rm", "--force"]);
             plugin.returns_to(&running);
         }
-        // One that stops while maclane is down has left nothing when both are there.
+        // One that is killed while maclane is down has left nothing when maclane is there again.
         plugin.daemon.kill9();
-        let stopping = plugin.docker().begin(&["kill", "db"]);
+        let mut killing = plugin.docker().begin(&["kill", db.name()]);
+        thread::sleep(Duration::from_millis(500));
         plugin.daemon.launch();
-        drop(stopping);
+        assert!(killing.wait(SOON).is_some_and(|status| status.success()));
+        eventually("it has left", SOON, || plugin.children().len() == 1);
         plugin.docker().run(&["rm", "--force", "web", "db"]);
         plugin.returns_to(&with_network);
         plugin.docker().run(&["network", "rm", "lan"]);
