@@ -1,6 +1,6 @@
 //! What becomes of Docker's containers in a network of maclane, and of maclane under them.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, thread, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, thread, time::Duration};
 
 use serde_json::json;
 use tests::{
@@ -71,13 +71,11 @@ fn a_container_comes_back_with_its_address_and_mac() {
     let lan = Lan::new(1);
     let (host, plugin) = (&lan.hosts[0], Plugin::start(&lan.hosts[0]));
     let before = plugin.before();
-    for (ipam, ip) in
-        [("default", "--ip 192.168.50.101"), ("maclane", "--ip 192.168.50.101"), ("maclane", "")]
-    {
+    for ipam in ["default", "maclane"] {
         let more = format!("--gateway 192.168.50.1 --ipam-driver {ipam}");
         plugin.network_on("lan", SUBNET, &more);
         let with_network = plugin.footprint();
-        let web = plugin.container("web", "lan", ip);
+        let web = plugin.container("web", "lan", "--ip 192.168.50.101");
         let had = identity(&web, "lan");
         works(host, &web, "lan");
         let running = plugin.footprint();
@@ -93,7 +91,7 @@ fn a_container_comes_back_with_its_address_and_mac() {
                     plugin.has_as_many_as(&with_network);
                 }
             }
-            assert_eq!(identity(&web, "lan"), had, "{ipam} {ip:?} after {how:?}");
+            assert_eq!(identity(&web, "lan"), had, "{ipam} after {how:?}");
             works(host, &web, "lan");
             plugin.has_as_many_as(&running);
         }
@@ -102,6 +100,28 @@ fn a_container_comes_back_with_its_address_and_mac() {
         plugin.docker().run(&["network", "rm", "lan"]);
         plugin.returns_to(&before);
     }
+}
+
+#[test]
+fn restart_keeps_the_address_that_maclane_has_chosen() {
+    let lan = Lan::new(1);
+    let plugin = Plugin::start(&lan.hosts[0]);
+    plugin.network_on("lan", SUBNET, "--gateway 192.168.50.1 --ipam-driver maclane");
+    // At once, before addresses were found ahead.
+    let one = plugin.container("one", "lan", "");
+    let restart = |container: &Container| {
+        let had = identity(container, "lan");
+        container.docker(&["restart"]);
+        assert_eq!(identity(container, "lan"), had, "{}", container.name());
+        works(&lan.hosts[0], container, "lan");
+    };
+    restart(&one);
+    let [two, three] = ["two", "three"].map(|name| plugin.container(name, "lan", ""));
+    // Beside a lower address that nobody has any more.
+    one.docker(&["rm", "--force"]);
+    restart(&two);
+    restart(&three);
+    restart(&two);
 }
 
 #[test]
@@ -246,19 +266,20 @@ fn unknown_options_are_refused_with_what_was_meant() {
 fn the_configuration_file_makes_it_a_plugin_and_there_is_one_of_it() {
     let lan = Lan::new(1);
     let mut plugin = Plugin::start_with(&lan.hosts[0], &[]);
-    let create =
-        ["network", "create", "-d", "maclane", "-o", "parent=eth0", "--subnet", SUBNET, "lan"];
-    let refused = plugin.docker().fail(&create);
-    assert!(refused.contains("\"maclane\""), "{refused}");
+    let socket = plugin.docker().room().outside(Path::new("/run/docker/plugins/maclane.sock"));
+    assert!(!socket.exists());
     plugin.daemon.configure("docker = true\n");
     plugin.daemon.restart();
-    plugin.docker().run(&create);
+    plugin.network_on("lan", SUBNET, "--gateway 192.168.50.1");
     let web = plugin.container("web", "lan", "");
     works(&lan.hosts[0], &web, "lan");
     // A second one on the socket is refused, and the first one does not mind.
     let room = Some(plugin.docker().room().clone());
     let setup = || Setup { room: room.clone(), arguments: &["--docker"], ..Setup::default() };
-    let refused = Daemon::prepare(&lan.hosts[0].ns, setup()).refusal();
+    let mut second = Daemon::prepare(&lan.hosts[0].ns, setup());
+    second.begin();
+    assert!(second.wait_for_end(SOON), "it runs");
+    let refused = second.log();
     assert!(refused.contains("/run/docker/plugins/maclane.sock"), "{refused}");
     assert!(refused.contains("--docker-socket"), "{refused}");
     web.docker(&["restart"]);
