@@ -26,6 +26,7 @@ pub mod link;
 pub mod mac;
 pub mod mount;
 pub mod netns;
+pub mod plugin;
 pub mod process;
 pub mod program;
 pub mod room;
