@@ -6,6 +6,7 @@
 //! it is given out.
 
 use std::{
+    cmp::Reverse,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -28,6 +29,10 @@ use crate::{
 /// in the time that it takes to find one.
 const AHEAD: usize = 4;
 
+/// So soon after a container has left an address, whoever asks is taken for it: started again, it gets
+/// its address back.
+const AGAIN: Duration = Duration::from_secs(3);
+
 /// For so long what the LAN has said is believed.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -38,12 +43,19 @@ pub(super) struct Ready {
     pub(super) pool: String,
     held: Held,
     since: Instant,
+    /// A container had it until then.
+    was_used: bool,
 }
 
 impl Ready {
     /// One that nobody on the LAN has now.
-    pub(super) fn new(pool: &str, held: Held) -> Self {
-        Self { pool: pool.to_owned(), held, since: Instant::now() }
+    pub(super) fn new(pool: &str, held: Held, was_used: bool) -> Self {
+        Self { pool: pool.to_owned(), held, since: Instant::now(), was_used }
+    }
+
+    /// Since when nobody uses it, if that is not long ago.
+    fn just_left(&self) -> Option<Instant> {
+        Some(self.since).filter(|since| self.was_used && since.elapsed() < AGAIN)
     }
 
     /// Its address.
@@ -60,7 +72,7 @@ impl Engine {
             return;
         }
         while let Some(held) = self.find_one(pool).await {
-            self.state.lock().await.docker.keep_ready(Ready::new(pool, held));
+            self.state.lock().await.docker.keep_ready(Ready::new(pool, held, false));
         }
         self.state.lock().await.docker.looking.remove(pool);
     }
@@ -145,23 +157,27 @@ impl Engine {
 }
 
 impl Docker {
-    /// Holds one more address, and lets go of the highest of its pool if that is one too many.
+    /// Holds one more address, and lets go of the highest of its pool that no container has just left if
+    /// that is one too many.
     pub(super) fn keep_ready(&mut self, ready: Ready) {
         let pool = ready.pool.clone();
         self.ready.push(ready);
         let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
-        let highest = of_pool.clone().max_by_key(|(_, ready)| ready.address().map(|a| a.ip()));
+        let older = of_pool.clone().filter(|(_, ready)| ready.just_left().is_none());
+        let highest = older.max_by_key(|(_, ready)| ready.address().map(|a| a.ip()));
         if let Some((place, _)) = highest.filter(|_| of_pool.count() > AHEAD) {
             self.ready.remove(place);
         }
     }
 
-    /// The address of a pool that is asked for, else the lowest one.
+    /// The address of a pool that is asked for, else the one that was left last, just now, else the
+    /// lowest one.
     fn take_ready(&mut self, pool: &str, ip: Option<IpAddr>) -> Option<Ready> {
         let ip_of = |ready: &Ready| ready.address().map(|address| address.ip());
         let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
         let wanted = of_pool.filter(|(_, ready)| ip.is_none() || ip == ip_of(ready));
-        let (place, _) = wanted.min_by_key(|(_, ready)| ip_of(ready))?;
+        let order = |ready: &Ready| (Reverse(ready.just_left()), ip_of(ready));
+        let (place, _) = wanted.min_by_key(|(_, ready)| order(ready))?;
         Some(self.ready.remove(place))
     }
 }

@@ -525,7 +525,7 @@ impl State {
         let Some((network, subnet, _)) = self.pool_place(pool)? else { return Ok(()) };
         let held = IpNetwork::new(ip, subnet.prefix()).ok().filter(|_| subnet.contains(ip));
         if let Some(held) = held.and_then(|address| self.go_on_holding(address, &network)) {
-            self.docker.keep_ready(Ready::new(pool, held));
+            self.docker.keep_ready(Ready::new(pool, held, true));
         }
         Ok(())
     }

@@ -422,7 +422,8 @@ impl State {
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNetwork::ip).collect();
         match netns.inside(|| announce::announce(live.ifindex, live.mac, &addresses)) {
             Ok(Ok(socket)) => drop(tokio::task::spawn_blocking(move || drop(socket))),
-            Ok(Err(e)) | Err(e) if e.errno != Some(Errno::ENODEV) => {
+            // It is gone again; or nothing of it leaves the host, which the dataplane sees to.
+            Ok(Err(e)) | Err(e) if !matches!(e.errno, Some(Errno::ENODEV | Errno::ENOBUFS)) => {
                 tracing::warn!(child = name, "cannot announce its addresses: {e}");
             }
             _ => {}
