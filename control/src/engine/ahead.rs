@@ -15,7 +15,7 @@ use ipnetwork::IpNetwork;
 use super::{
     Engine,
     conflicts::{Held, Question},
-    docker::Docker,
+    docker::{AddressRequest, Docker},
     state::State,
 };
 use crate::{
@@ -30,6 +30,9 @@ const AHEAD: usize = 4;
 
 /// For so long what the LAN has said is believed.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// How often somebody looks whether what they want is found.
+pub(super) const FINDING: Duration = Duration::from_millis(20);
 
 /// An address that is held.
 #[derive(Debug)]
@@ -71,6 +74,22 @@ impl Engine {
         for pool in pools {
             self.look_ahead(&pool).await;
         }
+    }
+
+    /// True if what is asked for cannot be had because it may just be what is found ahead: whoever asks
+    /// gets it then.
+    pub(super) async fn is_being_found(&self, request: &AddressRequest) -> bool {
+        let state = self.state.lock().await;
+        if !state.docker.looking.contains(&request.pool) {
+            return false;
+        }
+        let has = |held: &Held, ip| held.addresses.iter().any(|address| address.ip() == ip);
+        request.ip.is_none_or(|ip| {
+            let of_children = state.children.values().flat_map(|child| &child.record.value.addresses);
+            state.asking.lock().is_ok_and(|asking| asking.iter().any(|(_, other)| *other == ip))
+                && !state.docker.reserved.iter().any(|reserved| has(&reserved.held, ip))
+                && !of_children.into_iter().any(|address| address.ip() == ip)
+        })
     }
 
     /// One more address, unless enough of the pool are held or there are no more.
