@@ -55,9 +55,12 @@ impl Endpoint {
         Netns::open_path(self.sandbox.as_deref()?).ok()
     }
 
-    /// True if the engine has ended that would give it to a container, and none has it.
-    fn is_forgotten(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| !owner.is_alive()) && self.open_sandbox().is_none()
+    /// True if no container has it, and the engine has ended that would give it to one, or it was in one
+    /// that has gone with its namespace: `seen` is where its link was last. An engine makes another
+    /// endpoint for a container that it starts again, and does not say later what it could not say in time.
+    fn is_forgotten(&self, seen: &Path) -> bool {
+        let is_over = self.owner.as_ref().is_some_and(|owner| !owner.is_alive());
+        (is_over || self.sandbox.as_deref() == Some(seen)) && self.open_sandbox().is_none()
     }
 }
 
@@ -426,11 +429,12 @@ impl State {
     pub(crate) async fn end_endpoints(&mut self) {
         let forgotten = self.children.iter().filter(|(_, child)| {
             let record = &child.record.value;
-            !record.removing && record.endpoint.as_ref().is_some_and(Endpoint::is_forgotten)
+            let endpoint = record.endpoint.as_ref();
+            !record.removing && endpoint.is_some_and(|endpoint| endpoint.is_forgotten(&record.netns))
         });
         let names: Vec<String> = forgotten.map(|(name, _)| name.clone()).collect();
         for name in names {
-            tracing::info!(child = name, "its container engine has ended: the endpoint is removed");
+            tracing::info!(child = name, "its container engine has forgotten it: the endpoint is removed");
             if let Err(e) = self.child_rm(&name).await {
                 tracing::warn!("{e}");
             }
