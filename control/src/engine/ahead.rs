@@ -70,7 +70,12 @@ impl Engine {
 
     /// Finds addresses of every pool.
     pub(crate) async fn look_ahead_everywhere(&self) {
-        let pools = self.state.lock().await.docker.pools_of_networks();
+        let pools = {
+            let mut state = self.state.lock().await;
+            // What those had who are gone is to be found first: after a reboot they come back for it.
+            state.end_endpoints().await;
+            state.docker.pools_of_networks()
+        };
         for pool in pools {
             self.look_ahead(&pool).await;
         }
