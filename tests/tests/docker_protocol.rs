@@ -205,30 +205,55 @@ fn id(number: u32) -> String {
     format!("{number:08x}{}", &NETWORK[8..])
 }
 
+/// What dockerd asks for when it uses a plugin for the first time.
+#[track_caller]
+fn activates(plugin: &Plugin) {
+    for method in ["Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"]
+    {
+        assert_eq!(plugin.post(method, b"").status, 200);
+    }
+    let activated = plugin.post("Plugin.Activate", b"").body;
+    assert_eq!(activated, json!({ "Implements": ["NetworkDriver", "IpamDriver"] }));
+    let can = plugin.post("NetworkDriver.GetCapabilities", b"").body;
+    assert_eq!((&can["Scope"], &can["GwAllocChecker"]), (&json!("local"), &json!(true)), "{can}");
+    let skips = plugin.call("NetworkDriver.GwAllocCheck", &json!({ "Options": {} }));
+    assert_eq!(skips, json!({ "SkipIPv4": true, "SkipIPv6": true }));
+    let spaces = plugin.post("IpamDriver.GetDefaultAddressSpaces", b"").body;
+    assert_eq!(spaces["LocalDefaultAddressSpace"], "maclane");
+    assert!(spaces["GlobalDefaultAddressSpace"].is_string());
+}
+
+/// dockerd takes a link into a container and sets it up, and brings it back when that ends.
+#[track_caller]
+fn takes_and_brings_back(
+    plugin: &Plugin,
+    source: &str,
+    sandbox: &Netns,
+    (mac, cidr): (&str, &str),
+) {
+    let host = plugin.host();
+    host.ip(&format!("link set {source} netns {}", sandbox.name()));
+    sandbox.ip(&format!("link set {source} name eth0"));
+    sandbox.ip(&format!("link set eth0 address {mac}"));
+    sandbox.ip(&format!("address add {cidr} dev eth0"));
+    sandbox.ip("link set eth0 up");
+    let ip = cidr.split('/').next().expect("an address");
+    let to: std::net::IpAddr = ip.parse().expect("an address");
+    eventually("the host reaches it", SOON, || ping(host, to, 1, OFTEN).is_clean());
+    assert_reaches(host, to);
+    assert_reaches(sandbox, plugin.lan.router.ip);
+    // And back.
+    sandbox.ip("link set eth0 down");
+    sandbox.ip(&format!("link set eth0 name {source}"));
+    sandbox.ip(&format!("link set {source} netns {}", host.name()));
+}
+
 #[test]
 fn the_calls_of_dockerd_in_their_order() {
     for kind in ["macvlan", "veth"] {
         let plugin = Plugin::new();
         let nothing = plugin.everything();
-        for method in
-            ["Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"]
-        {
-            assert_eq!(plugin.post(method, b"").status, 200);
-        }
-        let activated = plugin.post("Plugin.Activate", b"").body;
-        assert_eq!(activated, json!({ "Implements": ["NetworkDriver", "IpamDriver"] }));
-        let can = plugin.post("NetworkDriver.GetCapabilities", b"").body;
-        assert_eq!(
-            (&can["Scope"], &can["GwAllocChecker"]),
-            (&json!("local"), &json!(true)),
-            "{can}"
-        );
-        let skips = plugin.call("NetworkDriver.GwAllocCheck", &json!({ "Options": {} }));
-        assert_eq!(skips, json!({ "SkipIPv4": true, "SkipIPv6": true }));
-        let spaces = plugin.post("IpamDriver.GetDefaultAddressSpaces", b"").body;
-        assert_eq!(spaces["LocalDefaultAddressSpace"], "maclane");
-        assert!(spaces["GlobalDefaultAddressSpace"].is_string());
-
+        activates(&plugin);
         let pool = plugin.pool("192.168.50.0/24", "192.168.50.128/25");
         let body = json!({
             "PoolID": pool, "Address": "192.168.50.1",
@@ -274,22 +299,7 @@ fn the_calls_of_dockerd_in_their_order() {
         let info = plugin.call("NetworkDriver.EndpointOperInfo", &ids(NETWORK, ENDPOINT));
         assert!(info["Value"].is_object(), "{info}");
 
-        // As dockerd does it.
-        let host = plugin.host();
-        host.ip(&format!("link set {source} netns {}", sandbox.name()));
-        sandbox.ip(&format!("link set {source} name eth0"));
-        sandbox.ip(&format!("link set eth0 address {mac}"));
-        sandbox.ip(&format!("address add {cidr} dev eth0"));
-        sandbox.ip("link set eth0 up");
-        let to: std::net::IpAddr = ip.parse().expect("an address");
-        eventually("the host reaches it", SOON, || ping(host, to, 1, OFTEN).is_clean());
-        assert_reaches(host, to);
-        assert_reaches(&sandbox, plugin.lan.router.ip);
-        // And back.
-        sandbox.ip("link set eth0 down");
-        sandbox.ip(&format!("link set eth0 name {source}"));
-        let host_pid = format!("link set {source} netns {}", host.name());
-        sandbox.ip(&host_pid);
+        takes_and_brings_back(&plugin, &source, &sandbox, (&mac, &cidr));
         plugin.call("NetworkDriver.RevokeExternalConnectivity", &ids(NETWORK, ENDPOINT));
         for _ in 0..2 {
             plugin.call("NetworkDriver.Leave", &ids(NETWORK, ENDPOINT));
@@ -308,7 +318,7 @@ fn the_calls_of_dockerd_in_their_order() {
         plugin.call("NetworkDriver.CreateEndpoint", &create_endpoint(NETWORK, ENDPOINT, &cidr));
         let joined = plugin.call("NetworkDriver.Join", &body_of_join(&sandbox));
         let source = joined["InterfaceName"]["SrcName"].as_str().expect("a name");
-        host.ip(&format!("link set {source} netns {}", sandbox.name()));
+        plugin.host().ip(&format!("link set {source} netns {}", sandbox.name()));
         sandbox.ip(&format!("link set {source} name eth0"));
         plugin.call("NetworkDriver.Leave", &ids(NETWORK, ENDPOINT));
         assert!(!sandbox.ip("-br link").contains("eth0"));
