@@ -128,6 +128,7 @@ impl Engine {
             let mut state = self.state.lock().await;
             // An engine that was killed and starts again may say nothing of those before.
             state.end_endpoints().await;
+            state.end_replaced(&spec).await;
             let child = state.child_of_endpoint(&spec)?;
             let interval = state.network(&spec.network)?.probe_interval;
             let held = state.take_reserved(&spec.network, &spec.addresses);
@@ -422,6 +423,28 @@ impl State {
                 tracing::warn!(child = name, "cannot announce its addresses: {e}");
             }
             _ => {}
+        }
+    }
+
+    /// Removes endpoints that are in no container and whose addresses their engine has given to another
+    /// one of the same network: it could not say, while maclane was away, that they are gone.
+    async fn end_replaced(&mut self, spec: &EndpointSpec) {
+        let replaced = self.children.iter().filter(|(_, child)| {
+            let record = &child.record.value;
+            let is_another = |endpoint: &Endpoint| {
+                endpoint.id != spec.id && endpoint.open_sandbox().is_none()
+            };
+            !record.removing
+                && record.spec.network == spec.network
+                && record.endpoint.as_ref().is_some_and(is_another)
+                && record.addresses.iter().any(|address| spec.addresses.contains(address))
+        });
+        let names: Vec<String> = replaced.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            tracing::info!(child = name, "another endpoint has its address: it is removed");
+            if let Err(e) = self.child_rm(&name).await {
+                tracing::warn!("{e}");
+            }
         }
     }
 
