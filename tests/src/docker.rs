@@ -32,6 +32,20 @@ const COMMAND: &str = "CMD [\"sleep\", \"1000000\"]";
 /// Programs of busybox that are there under their own names.
 const APPLETS: [&str; 8] = ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "wget"];
 
+/// What a reboot does to containers, their shims and namespaces, and to the folder `$1` of what dockerd
+/// has in memory. Process ids are those of the room.
+const LOSE: &str = r#"
+[ "$(cat /proc/1/comm)" = sh ] && [ $$ -gt 1 ] || exit 1
+for id in $(ls "$1/containerd/daemon/io.containerd.runtime.v2.task/moby"); do
+    init=$(cat "$1/containerd/daemon/io.containerd.runtime.v2.task/moby/$id/init.pid")
+    shim=$(sed -n 's/^PPid:	//p' "/proc/$init/status")
+    [ "$shim" -le 1 ] || kill -9 "$shim"
+    kill -9 "$init"
+done
+umount "$1"/netns/*
+rm -rf --one-file-system "$1"
+"#;
+
 /// Longer than it takes to start, or to stop, with some containers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,6 +63,7 @@ pub struct Docker {
 #[derive(Debug)]
 pub struct Dockerd {
     docker: Docker,
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
@@ -57,10 +72,18 @@ impl Dockerd {
     #[track_caller]
     #[must_use]
     pub fn start(room: &Room) -> Self {
+        Self::start_with(room, &[])
+    }
+
+    /// The same, with more arguments of `dockerd`.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(room: &Room, arguments: &[&str]) -> Self {
         let dir = room.dir().join("docker");
         fs::create_dir(&dir).expect("one dockerd in a room");
         let docker = Docker { room: room.clone(), dir };
-        let mut dockerd = Self { docker, process: None };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut dockerd = Self { docker, arguments, process: None };
         dockerd.launch();
         dockerd.make_image();
         dockerd
@@ -94,6 +117,7 @@ impl Dockerd {
             .arg(self.dir().join("pid"))
             .arg("--host")
             .arg(self.docker.host())
+            .args(&self.arguments)
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log);
         self.process = Some(self.docker.room.start(&mut command));
@@ -141,6 +165,17 @@ impl Dockerd {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// Ends everything that a reboot would, after [`kill9`](Self::kill9): its containers, what looks
+    /// after them, and what it has in memory.
+    #[track_caller]
+    pub fn lose_all(&self) {
+        assert!(self.process.is_none(), "dockerd is running");
+        let exec = self.dir().join("exec");
+        let mut command = Command::new("sh");
+        let output = self.docker.room.output(command.args(["-c", LOSE, "lose"]).arg(&exec));
+        assert!(!exec.exists(), "{output:?}");
     }
 
     fn dir(&self) -> &Path {

@@ -133,7 +133,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Call<T> {
                 refusal(refused.status(), &format!("cannot read the body of {path}"))
             })?;
         let body = if body.is_empty() { b"{}".as_slice() } else { &body };
-        serde_json::from_slice(body).map(Self).map_err(|e| {
+        // A list would be taken for the fields in their order.
+        let is_object = body.trim_ascii_start().first() == Some(&b'{');
+        let read = match serde_json::from_slice(body) {
+            Ok(_) if !is_object => Err("it is no object".to_owned()),
+            Ok(call) => Ok(Self(call)),
+            Err(e) => Err(e.to_string()),
+        };
+        read.map_err(|e| {
             refusal(StatusCode::BAD_REQUEST, &format!("cannot understand the body of {path}: {e}"))
         })
     }

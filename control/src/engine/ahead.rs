@@ -16,18 +16,22 @@ use ipnetwork::IpNetwork;
 use super::{
     Engine,
     conflicts::{Held, Question},
-    docker::Docker,
+    docker::{AddressRequest, Docker},
     state::State,
 };
 use crate::{
     error::{Error, Result},
     model::{NetworkSpec, default_probe_interval},
     probe::{self, Answer},
+    subnet::Pool,
 };
 
 /// So many addresses of a pool are held: as many containers may be started one after the other
 /// in the time that it takes to find one.
 const AHEAD: usize = 4;
+
+/// No more of a pool is held than the part of it that has this in its denominator.
+const SHARE: u128 = 16;
 
 /// So soon after a container has left an address, whoever asks is taken for it: started again, it gets
 /// its address back.
@@ -35,6 +39,9 @@ const AGAIN: Duration = Duration::from_secs(3);
 
 /// For so long what the LAN has said is believed.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// How often somebody looks whether what they want is found.
+pub(super) const FINDING: Duration = Duration::from_millis(20);
 
 /// An address that is held.
 #[derive(Debug)]
@@ -45,6 +52,11 @@ pub(super) struct Ready {
     since: Instant,
     /// A container had it until then.
     was_used: bool,
+}
+
+/// How many addresses of a pool are held. Of a small one several hosts may have to live.
+fn ahead(pool: Pool) -> usize {
+    usize::try_from(pool.size() / SHARE).map_or(AHEAD, |share| share.min(AHEAD))
 }
 
 impl Ready {
@@ -79,10 +91,32 @@ impl Engine {
 
     /// Finds addresses of every pool.
     pub(crate) async fn look_ahead_everywhere(&self) {
-        let pools = self.state.lock().await.docker.pools_of_networks();
+        let pools = {
+            let mut state = self.state.lock().await;
+            // What those had who are gone is to be found first: after a reboot they come back for it.
+            state.end_endpoints().await;
+            state.docker.pools_of_networks()
+        };
         for pool in pools {
             self.look_ahead(&pool).await;
         }
+    }
+
+    /// True if what is asked for cannot be had because it may just be what is found ahead: whoever asks
+    /// gets it then.
+    pub(super) async fn is_being_found(&self, request: &AddressRequest) -> bool {
+        let state = self.state.lock().await;
+        if !state.docker.looking.contains(&request.pool) {
+            return false;
+        }
+        let has = |held: &Held, ip| held.addresses.iter().any(|address| address.ip() == ip);
+        request.ip.is_none_or(|ip| {
+            let of_children =
+                state.children.values().flat_map(|child| &child.record.value.addresses);
+            state.asking.lock().is_ok_and(|asking| asking.iter().any(|(_, other)| *other == ip))
+                && !state.docker.reserved.iter().any(|reserved| has(&reserved.held, ip))
+                && !of_children.into_iter().any(|address| address.ip() == ip)
+        })
     }
 
     /// One more address, unless enough of the pool are held or there are no more.
@@ -91,7 +125,8 @@ impl Engine {
             let state = self.state.lock().await;
             let ready = state.docker.ready.iter().filter(|ready| ready.pool == pool).count();
             let (network, subnet, probe) = state.pool_place(pool).ok()??;
-            if ready >= AHEAD || !probe {
+            let of_pool = state.network(&network).ok()?.subnet_of(subnet.network())?.pool();
+            if ready >= ahead(of_pool) || !probe {
                 return None;
             }
             (network, subnet)

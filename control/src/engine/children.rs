@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
 use super::{
+    adopt::find_links,
     audit::check_bpffs,
     leases::{now, routes},
     state::{Child, ChildRecord, Live, State},
@@ -343,14 +344,19 @@ impl State {
 
     /// Removes the link of a child, wherever that is.
     pub(crate) async fn delete_link(&self, record: &ChildRecord) -> Result<()> {
+        let mut is_found = false;
         if let Ok(network) = self.network(&record.spec.network).cloned() {
             for netns in record.places() {
                 let inside = Netlink::inside(&netns)?;
                 if let Some(live) = self.observe(record, &network, &netns, &inside).await? {
                     inside.delete(live.ifindex).await?;
+                    is_found = true;
                     failpoint!("link.deleted");
                 }
             }
+        }
+        if !is_found {
+            self.delete_lost_link(record).await?;
         }
         // What is left of a veth whose other end could not be reached.
         if self.kind_of(record) == Kind::Veth
@@ -358,6 +364,26 @@ impl State {
             && link.kind == LinkKind::Veth
         {
             self.netlink.delete(link.index).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the link of an endpoint from wherever it is. dockerd puts a new namespace in the place of
+    /// a sandbox that it knows of from before it was killed (`osl.NewSandbox`, when it removes stale
+    /// sandboxes), and a process that it has forgotten, such as `runc init`, may keep the one with the link.
+    async fn delete_lost_link(&self, record: &ChildRecord) -> Result<()> {
+        let sandbox = record.endpoint.as_ref().and_then(|endpoint| endpoint.sandbox.as_ref());
+        if sandbox.is_none() || !record.built || self.kind_of(record) != Kind::Macvlan {
+            return Ok(());
+        }
+        let link = self.parents.get(&record.parent).and_then(|parent| parent.link.as_ref());
+        let (Some(parent), Some(mac)) = (link, record.mac) else { return Ok(()) };
+        let found = find_links(&self.netlink, parent.index, &[mac].into()).await;
+        for found in found.into_values() {
+            if found.link.alias.as_deref() == Some(&alias(&record.spec.name)) {
+                let netns = Netns::open_path(&found.netns)?;
+                Netlink::inside(&netns)?.delete(found.link.index).await?;
+            }
         }
         Ok(())
     }

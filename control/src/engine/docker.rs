@@ -12,7 +12,12 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, ahead::Ready, conflicts::Held, state::State};
+use super::{
+    Engine,
+    ahead::{FINDING, Ready},
+    conflicts::Held,
+    state::State,
+};
 use crate::{
     error::{Error, Result},
     model::{AskedIp, DockerEndpointView, DockerNetworkView, NetworkSpec, Trunk},
@@ -50,9 +55,9 @@ pub(crate) struct DockerPool {
 
 /// An address that was given out and has no endpoint yet.
 #[derive(Debug)]
-struct Reserved {
+pub(super) struct Reserved {
     network: String,
-    held: Held,
+    pub(super) held: Held,
     owner: Option<ProcessId>,
 }
 
@@ -61,7 +66,7 @@ struct Reserved {
 pub(crate) struct Docker {
     networks: BTreeMap<String, Versioned<DockerNetwork>>,
     pools: BTreeMap<String, Versioned<DockerPool>>,
-    reserved: Vec<Reserved>,
+    pub(super) reserved: Vec<Reserved>,
     /// Addresses that were found ahead.
     pub(super) ready: Vec<Ready>,
     /// Pools of which addresses are being found ahead.
@@ -209,9 +214,15 @@ impl Engine {
             }
         };
         let (network, subnet, _) = place;
-        let held = match self.take_ready(&request.pool, request.ip).await? {
-            Some(held) => held,
-            None => self.hold_of(&network, subnet, request.ip).await?,
+        let held = loop {
+            if let Some(held) = self.take_ready(&request.pool, request.ip).await? {
+                break held;
+            }
+            match self.hold_of(&network, subnet, request.ip).await {
+                Ok(held) => break held,
+                Err(_) if self.is_being_found(&request).await => tokio::time::sleep(FINDING).await,
+                Err(e) => return Err(e),
+            }
         };
         let first = held.addresses.first().copied();
         let address = first.ok_or_else(|| Error::failed("no address was found"))?;

@@ -22,6 +22,7 @@ use super::{
     Engine,
     children::{alias, own_name},
     conflicts::{Held, Question},
+    leases::now,
     state::{Child, ChildRecord, Live, State},
 };
 use crate::{
@@ -34,6 +35,9 @@ use crate::{
     process::ProcessId,
     subnet::SubnetSpec,
 };
+
+/// So many seconds a container may take to start, from its endpoint to its namespace.
+const STARTING: u64 = 120;
 
 /// Where an endpoint's link is made.
 const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -55,11 +59,18 @@ impl Endpoint {
     pub(crate) fn open_sandbox(&self) -> Option<Netns> {
         Netns::open_path(self.sandbox.as_deref()?).ok()
     }
+}
 
-    /// True if the engine has ended that would give it to a container, and none has it.
-    fn is_forgotten(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| !owner.is_alive()) && self.open_sandbox().is_none()
-    }
+/// True if no container has an endpoint, and none will: the engine has ended that would give it to one, it
+/// was in one that has gone with its namespace, or it has waited for one for too long. An engine makes
+/// another endpoint for a container that it starts again, and does not say later what it could not say in
+/// time.
+fn is_forgotten(record: &ChildRecord) -> bool {
+    let Some(endpoint) = &record.endpoint else { return false };
+    let is_over = || endpoint.owner.as_ref().is_some_and(|owner| !owner.is_alive());
+    let has_gone = || endpoint.sandbox.as_ref() == Some(&record.netns);
+    let is_late = || now().saturating_sub(record.since) > STARTING;
+    endpoint.open_sandbox().is_none() && (is_over() || has_gone() || is_late())
 }
 
 /// An endpoint, as asked for.
@@ -126,6 +137,7 @@ impl Engine {
             let mut state = self.state.lock().await;
             // An engine that was killed and starts again may say nothing of those before.
             state.end_endpoints().await;
+            state.end_replaced(&spec).await;
             let child = state.child_of_endpoint(&spec)?;
             let interval = state.network(&spec.network)?.probe_interval;
             let held = state.take_reserved(&spec.network, &spec.addresses);
@@ -394,7 +406,20 @@ impl State {
             let Some(live) = self.observe(record, &network, &netns, &inside).await? else {
                 continue;
             };
-            let live = self.attach_child(record, &network, &netns, live).await?;
+            let live = match self.attach_child(record, &network, &netns, live).await {
+                Ok(live) => live,
+                Err(e) => {
+                    if self.observe(record, &network, &netns, &inside).await?.is_some() {
+                        return Err(e);
+                    }
+                    // Its engine has moved it meanwhile.
+                    if let Some(child) = self.children.get_mut(name) {
+                        child.suspect = true;
+                    }
+                    self.kick.notify_one();
+                    return Ok(());
+                }
+            };
             let is_new = self
                 .child(name)?
                 .live
@@ -430,15 +455,39 @@ impl State {
         }
     }
 
+    /// Removes endpoints that are in no container and whose addresses their engine has given to another
+    /// one of the same network: it could not say, while maclane was away, that they are gone.
+    async fn end_replaced(&mut self, spec: &EndpointSpec) {
+        let replaced = self.children.iter().filter(|(_, child)| {
+            let record = &child.record.value;
+            let is_another =
+                |endpoint: &Endpoint| endpoint.id != spec.id && endpoint.open_sandbox().is_none();
+            !record.removing
+                && record.spec.network == spec.network
+                && record.endpoint.as_ref().is_some_and(is_another)
+                && record.addresses.iter().any(|address| spec.addresses.contains(address))
+        });
+        let names: Vec<String> = replaced.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            tracing::info!(child = name, "another endpoint has its address: it is removed");
+            if let Err(e) = self.child_rm(&name).await {
+                tracing::warn!("{e}");
+            }
+        }
+    }
+
     /// Removes the endpoints that their engine has forgotten.
     pub(crate) async fn end_endpoints(&mut self) {
         let forgotten = self.children.iter().filter(|(_, child)| {
             let record = &child.record.value;
-            !record.removing && record.endpoint.as_ref().is_some_and(Endpoint::is_forgotten)
+            !record.removing && is_forgotten(record)
         });
         let names: Vec<String> = forgotten.map(|(name, _)| name.clone()).collect();
         for name in names {
-            tracing::info!(child = name, "its container engine has ended: the endpoint is removed");
+            tracing::info!(
+                child = name,
+                "its container engine has forgotten it: the endpoint is removed"
+            );
             if let Err(e) = self.child_rm(&name).await {
                 tracing::warn!("{e}");
             }
