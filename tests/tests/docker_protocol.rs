@@ -47,10 +47,10 @@ impl Plugin {
         plugin
     }
 
+    /// Whoever reaches the daemon reaches the plugin, too.
     fn launch(&mut self) {
         self.daemon.launch();
-        // It comes after the daemon's own one.
-        eventually("the plugin listens", SOON, || UnixStream::connect(self.socket()).is_ok());
+        assert!(UnixStream::connect(self.socket()).is_ok(), "the plugin does not listen");
     }
 
     fn host(&self) -> &Netns {
@@ -822,4 +822,52 @@ fn an_address_that_is_held_ahead_can_be_asked_for_at_any_moment() {
             plugin.release(&pool, &format!("10.5.0.{last}"));
         }
     }
+}
+
+#[test]
+fn docker_is_told_where_the_plugin_is_and_what_it_has() {
+    let mut plugin = Plugin::new();
+    let dir = plugin.daemon.state_dir().join("plugins");
+    let spec = dir.join("maclane.spec");
+    let (dir, socket) = (dir.display().to_string(), plugin.socket().display().to_string());
+    let places = ["--plugins-dir", &dir, "--docker-socket", &socket];
+    let words = |verb| [&["docker", verb], &places[..]].concat();
+    for _ in 0..2 {
+        plugin.daemon.run(&words("install"));
+        let text = std::fs::read_to_string(&spec).expect("the file is there");
+        assert_eq!(text, format!("unix://{socket}\n"));
+    }
+    // What names another socket is nobody's to replace.
+    let other = ["docker", "install", "--plugins-dir", &dir, "--docker-socket", "/run/other.sock"];
+    let (code, error) = plugin.daemon.fail(&other);
+    assert!(code == 1 && error.contains(&socket) && error.contains("--docker-socket"), "{error}");
+
+    plugin.call(
+        "NetworkDriver.CreateNetwork",
+        &create_network(
+            NETWORK,
+            "LocalDefault",
+            &json!({ "parent": PARENT }),
+            "192.168.50.0/24",
+            "192.168.50.1/24",
+        ),
+    );
+    let status = plugin.daemon.json(&words("status"));
+    assert_eq!(status["implements"], json!(["NetworkDriver", "IpamDriver"]), "{status}");
+    assert_eq!(status["spec"], format!("unix://{socket}"), "{status}");
+    assert_eq!(status["networks"][0]["id"], NETWORK, "{status}");
+    let table = plugin.daemon.run(&words("status"));
+    assert!(table.contains("answers on") && table.contains(&NETWORK[..12]), "{table}");
+    // A network that Docker has removed while nobody heard it.
+    let name = format!("docker-{}", &NETWORK[..12]);
+    plugin.daemon.run(&["network", "rm", &name]);
+    assert_eq!(plugin.daemon.json(&words("status"))["networks"], json!([]));
+
+    for _ in 0..2 {
+        plugin.daemon.run(&words("uninstall"));
+        assert!(!spec.exists());
+    }
+    plugin.daemon.stop();
+    let (code, error) = plugin.daemon.fail(&words("status"));
+    assert!(code == 1 && error.contains("the daemon does not answer"), "{code}: {error}");
 }

@@ -156,18 +156,6 @@ where
     T: Send + 'static,
     U: Future<Output = Result<()>> + Send + 'static,
 {
-    bounded(BOUND, work, undo).await
-}
-
-async fn bounded<T, U>(
-    bound: Duration,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-    undo: impl FnOnce(T) -> U + Send + 'static,
-) -> Result<T>
-where
-    T: Send + 'static,
-    U: Future<Output = Result<()>> + Send + 'static,
-{
     let (sender, receiver) = oneshot::channel();
     tokio::spawn(async move {
         if let Err(Ok(unheard)) = sender.send(work.await)
@@ -176,12 +164,12 @@ where
             tracing::error!("cannot undo what Docker did not wait for: {e}");
         }
     });
-    match timeout(bound, receiver).await {
+    match timeout(BOUND, receiver).await {
         Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(Error::failed(BUG)),
         Err(_) => Err(Error::failed(format!(
             "maclane has not done it within {} s, and gives up; its log says what it waits for",
-            bound.as_secs()
+            BOUND.as_secs()
         ))),
     }
 }
