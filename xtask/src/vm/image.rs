@@ -46,6 +46,7 @@ const ELSEWHERE: &[&str] = &[
     "declared",
     "docker",
     "docker_containers",
+    "docker_crash",
     "docker_hosts",
     "docker_life",
     "docker_networks",
