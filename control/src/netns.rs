@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -74,11 +77,17 @@ impl Netns {
                 path.display()
             ))
         };
-        let file = File::open(path).map_err(|e| gone(e.to_string()))?;
-        let fs = fstatfs(&file).map_err(|e| gone(e.to_string()))?;
+        // Without opening it for real: what is no namespace may be a pipe, which would wait for somebody
+        // to write, or a device.
+        let mut place = File::options();
+        let place = place.read(true).custom_flags(libc::O_PATH).open(path);
+        let place = place.map_err(|e| gone(e.to_string()))?;
+        let fs = fstatfs(&place).map_err(|e| gone(e.to_string()))?;
         if fs.filesystem_type().0 != NSFS_MAGIC {
             return Err(gone("it is no namespace".into()));
         }
+        let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()));
+        let file = file.map_err(|e| gone(e.to_string()))?;
         let id = NetnsId(fstat(&file).map_err(|e| gone(e.to_string()))?.st_ino);
         Ok(Self { file, path: path.to_owned(), id })
     }

@@ -28,10 +28,20 @@ impl ProcessId {
         Some(Self { pid, started: started(pid)?, boot: boot().ok()? })
     }
 
+    /// True if it ran before the machine was started last.
+    pub(crate) fn is_of_another_boot(&self) -> bool {
+        boot().is_ok_and(|boot| boot != self.boot)
+    }
+
     /// True while it runs.
     pub(crate) fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
+}
+
+/// True if a process that can be seen has ended.
+pub(crate) fn is_over(process: Option<&ProcessId>) -> bool {
+    process.is_some_and(|process| !process.is_alive())
 }
 
 /// When a process was started (`proc(5)`, `/proc/PID/stat`); nothing of one that has ended, be it not
@@ -60,7 +70,8 @@ mod tests {
         assert!(us.is_alive());
         assert_eq!(ProcessId::of(id()), Some(us.clone()));
         assert!(!ProcessId { started: us.started + 1, ..us.clone() }.is_alive(), "another one");
-        assert!(!ProcessId { boot: "another".into(), ..us }.is_alive(), "of another boot");
+        let before = ProcessId { boot: "another".into(), ..us.clone() };
+        assert!(!before.is_alive() && before.is_of_another_boot() && !us.is_of_another_boot());
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
         let its = ProcessId::of(other.id()).unwrap();
         assert!(its.is_alive());

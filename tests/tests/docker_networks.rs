@@ -78,6 +78,7 @@ fn addresses_come_from_the_ip_range_and_not_from_the_aux_addresses() {
     let plugin = Plugin::start(&lan.hosts[0]);
     lan.hosts[0].ns.address(PARENT, "192.168.32.129/24");
     lan.router.ns.address(PARENT, "192.168.32.254/24");
+    let before = plugin.before();
     let range = "--ip-range 192.168.32.128/25 --gateway 192.168.32.254 \
                  --aux-address exclude_host=192.168.32.129";
     for ipam in ["default", "maclane"] {
@@ -99,11 +100,17 @@ fn addresses_come_from_the_ip_range_and_not_from_the_aux_addresses() {
             ["run", "--rm", "--network", "pub_net", "--ip", "192.168.32.129", "busybox", "true"];
         let refused = plugin.docker().fail(&taken);
         assert!(refused.contains("ddress"), "{ipam}: {refused}");
-        for container in [one, two, outside] {
+        // Nobody who has not asked for it gets an address outside of the range, also not a free one.
+        outside.docker(&["rm", "--force"]);
+        let three = plugin.container("three", "pub_net", "");
+        let last = three.ip("pub_net").octets()[3];
+        assert!((128..254).contains(&last), "{ipam}: {last}");
+        for container in [one, two, three] {
             container.docker(&["rm", "--force"]);
         }
         plugin.docker().run(&["network", "rm", "pub_net"]);
     }
+    plugin.returns_to(&before);
 }
 
 #[test]
@@ -304,6 +311,43 @@ fn macvlan_modes_mean_what_they_mean_in_docker() {
     assert_reaches(&host.ns, router.ip);
 }
 
+/// A container that is in the network `trunk` alone: `docker network connect MORE`.
+#[track_caller]
+fn connected(plugin: &Plugin, name: &str, more: &[&str]) -> Container {
+    let container = plugin.container(name, "none", "");
+    // A container has to leave `none` before it joins anything else.
+    plugin.docker().run(&["network", "disconnect", "none", name]);
+    plugin.docker().run(&[&["network", "connect"], more, &["trunk", name]].concat());
+    container
+}
+
+#[test]
+fn addresses_of_a_trunk_are_asked_for_where_they_are_used_and_given_once() {
+    let lan = Lan::new(1);
+    let mut plugin = Plugin::start(&lan.hosts[0]);
+    let before = plugin.before();
+    plugin.network_on(
+        "trunk",
+        "10.9.0.0/16",
+        "--ipam-driver maclane --gateway 10.9.0.1 -o vlan=10,20",
+    );
+    // Who has it untagged is on another LAN.
+    lan.router.ns.address(PARENT, "10.9.0.2/16");
+    let ten = ["--driver-opt", "vlan=10"];
+    let one = connected(&plugin, "one", &ten);
+    assert_eq!(one.ip("trunk"), Ipv4Addr::new(10, 9, 0, 2));
+    plugin.daemon.restart();
+    let two = connected(&plugin, "two", &ten);
+    let three = connected(&plugin, "three", &["--driver-opt", "vlan=20"]);
+    let all = [&one, &two, &three].map(|container| container.ip("trunk"));
+    assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2], "{all:?}");
+    assert_reaches(&one.ns(), all[1]);
+    assert_does_not_reach(&one.ns(), all[2]);
+    plugin.docker().run(&["rm", "--force", "one", "two", "three"]);
+    plugin.docker().run(&["network", "rm", "trunk"]);
+    plugin.returns_to(&before);
+}
+
 #[test]
 fn endpoints_of_a_trunk_choose_their_vlan() {
     let lan = Lan::new(2);
@@ -316,15 +360,9 @@ fn endpoints_of_a_trunk_choose_their_vlan() {
         ("both", "--ip 10.9.0.30", None),
     ]
     .map(|(name, ip, vlan)| {
-        let container = plugin.container(name, "none", "");
-        // A container has to leave `none` before it joins anything else.
-        plugin.docker().run(&["network", "disconnect", "none", name]);
-        let mut words = vec!["network", "connect"];
-        words.extend(ip.split(' '));
-        words.extend(vlan.into_iter().flat_map(|vlan| ["--driver-opt", vlan]));
-        words.extend(["trunk", name]);
-        plugin.docker().run(&words);
-        container
+        let mut more: Vec<_> = ip.split(' ').collect();
+        more.extend(vlan.into_iter().flat_map(|vlan| ["--driver-opt", vlan]));
+        connected(&plugin, name, &more)
     });
     let peer = Daemon::start(&lan.hosts[1].ns);
     let [in10, in20] = [10, 20].map(|vlan| {

@@ -871,3 +871,39 @@ fn docker_is_told_where_the_plugin_is_and_what_it_has() {
     let (code, error) = plugin.daemon.fail(&words("status"));
     assert!(code == 1 && error.contains("the daemon does not answer"), "{code}: {error}");
 }
+
+#[test]
+fn a_sandbox_that_is_no_namespace_keeps_nobody_waiting() {
+    let mut plugin = Plugin::new();
+    let pipe = plugin.daemon.state_dir().join("pipe");
+    Netns::new().run(&["mkfifo", pipe.to_str().expect("a path in UTF-8")]);
+    let options = json!({ "parent": PARENT, "probe": "off" });
+    let subnet = ("192.168.50.0/24", "192.168.50.1/24");
+    plugin.call(
+        "NetworkDriver.CreateNetwork",
+        &create_network(NETWORK, "LocalDefault", &options, subnet.0, subnet.1),
+    );
+    let endpoint = create_endpoint(NETWORK, ENDPOINT, "192.168.50.9/24");
+    plugin.call("NetworkDriver.CreateEndpoint", &endpoint);
+    // Perhaps it becomes one; a pipe would wait for somebody to write, if it was opened.
+    let began = Instant::now();
+    let body = join(NETWORK, ENDPOINT, pipe.to_str().expect("a path in UTF-8"));
+    plugin.post("NetworkDriver.Join", body.to_string().as_bytes());
+    plugin.daemon.run(&["child", "ls"]);
+    plugin.daemon.kill9();
+    plugin.launch();
+    for method in ["Leave", "DeleteEndpoint"] {
+        plugin.call(&format!("NetworkDriver.{method}"), &ids(NETWORK, ENDPOINT));
+    }
+    assert!(began.elapsed() < patience(SOON), "{:?}", began.elapsed());
+    let (code, error) = plugin.daemon.fail(&[
+        "child",
+        "add",
+        "c",
+        "--network",
+        &format!("docker-{}", &NETWORK[..12]),
+        "--netns",
+        pipe.to_str().expect("a path in UTF-8"),
+    ]);
+    assert!(code == 3 && error.contains("no namespace"), "{code}: {error}");
+}

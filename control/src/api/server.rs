@@ -129,7 +129,8 @@ fn open_socket(path: &Path, users: Users) -> Result<UnixListener> {
     socket.bind(path)?;
     failpoint!("runtime.bound");
     // Nobody can connect before `listen`.
-    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    let mode = if users == Users::Root { 0o600 } else { 0o660 };
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     if users == Users::Group
         && let Some(group) = Group::from_name(GROUP)?
     {

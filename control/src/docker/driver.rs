@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Call, Context, Done, Reply, ipam, kept,
+    Call, Context, Done, Reply, ipam,
     message::{self, CreateEndpoint, CreateNetwork, Endpoint, IpamData, Join, Network},
+    nothing_to_undo,
     options::{self, NetworkOptions},
     within_bound,
 };
@@ -20,9 +21,6 @@ use crate::{
     model::{Mac, NetworkSpec},
     subnet::{Gateway, SubnetSpec},
 };
-
-/// The address space of Docker's own IPAM, whose pools never overlap.
-const SPACE_OF_DOCKER: &str = "LocalDefault";
 
 /// So much of one of Docker's IDs is in a name, as it prints them itself.
 const ID_SHOWN: usize = 12;
@@ -141,7 +139,6 @@ fn network_spec(call: CreateNetwork) -> Result<DockerNetworkSpec> {
     network.check()?;
     Ok(DockerNetworkSpec {
         pools: of_space(ipam::ADDRESS_SPACE)?,
-        of_docker: data.iter().all(|data| data.address_space == SPACE_OF_DOCKER),
         id: call.network,
         network,
         trunk,
@@ -168,7 +165,7 @@ fn aux_name(name: &str, others: &BTreeMap<String, IpAddr>) -> String {
 
 async fn delete_network((engine, _): Context, Call(call): Call<Network>) -> Reply<Done> {
     let work = async move { engine.docker_network_rm(&call.network).await };
-    let done = within_bound(work, kept).await;
+    let done = within_bound(work, nothing_to_undo).await;
     Reply(done.doing(|| "cannot remove the network".into()).map(|()| Done {}))
 }
 
@@ -233,7 +230,7 @@ fn asked_of(call: &CreateEndpoint) -> Result<Asked> {
 async fn delete_endpoint((engine, _): Context, Call(call): Call<Endpoint>) -> Reply<Done> {
     let work =
         async move { engine.endpoint_delete((&child_of(&call.endpoint)?, &call.endpoint)).await };
-    let done = within_bound(work, kept).await;
+    let done = within_bound(work, nothing_to_undo).await;
     Reply(done.doing(|| "cannot remove the endpoint".into()).map(|()| Done {}))
 }
 
@@ -276,6 +273,6 @@ async fn leave((engine, caller): Context, Call(call): Call<Endpoint>) -> Reply<D
         let which = (child_of(&call.endpoint)?, call.endpoint);
         engine.endpoint_leave((&which.0, &which.1), caller.0.0.clone()).await
     };
-    let done = within_bound(work, kept).await;
+    let done = within_bound(work, nothing_to_undo).await;
     Reply(done.doing(|| "cannot take the endpoint from its container".into()).map(|()| Done {}))
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Call, Context, Done, Reply, kept,
+    Call, Context, Done, Reply,
     message::{self, Address, PoolId, RequestPool},
-    within_bound,
+    nothing_to_undo, options, within_bound,
 };
 use crate::{
     engine::AddressRequest,
@@ -62,7 +62,8 @@ async fn request_pool(
 
 /// The pool that is asked for, and the part of it that addresses are given out of.
 fn wanted_of(call: &RequestPool) -> Result<Option<(IpNetwork, Option<IpNetwork>)>> {
-    if let Some(name) = call.options.keys().next() {
+    // Docker's own say nothing to this driver.
+    if let Some(name) = call.options.keys().find(|name| !name.starts_with(options::OF_DOCKER)) {
         return Err(Error::invalid(format!(
             "there is no option \"{name}\" of maclane's IPAM, which has none; leave --ipam-opt out"
         )));
@@ -85,7 +86,7 @@ fn wanted_of(call: &RequestPool) -> Result<Option<(IpNetwork, Option<IpNetwork>)
 
 async fn release_pool((engine, _): Context, Call(call): Call<PoolId>) -> Reply<Done> {
     let work = async move { engine.pool_release(&call.pool).await };
-    let done = within_bound(work, kept).await;
+    let done = within_bound(work, nothing_to_undo).await;
     Reply(done.doing(|| "cannot take back the pool".into()).map(|()| Done {}))
 }
 
@@ -122,5 +123,5 @@ async fn release_address((engine, _): Context, Call(call): Call<Address>) -> Rep
         Err(e) => return Reply(Err(e)),
     };
     let work = async move { engine.address_release(&call.pool, ip).await };
-    Reply(within_bound(work, kept).await.doing(doing).map(|()| Done {}))
+    Reply(within_bound(work, nothing_to_undo).await.doing(doing).map(|()| Done {}))
 }

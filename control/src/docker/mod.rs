@@ -175,7 +175,7 @@ where
 }
 
 /// For what need not be undone, as it may be done again.
-async fn kept<T>(_: T) -> Result<()> {
+async fn nothing_to_undo<T>(_: T) -> Result<()> {
     Ok(())
 }
 

@@ -18,7 +18,7 @@ const GENERIC: &str = "com.docker.network.generic";
 const INTERNAL: &str = "com.docker.network.internal";
 
 /// Docker's own names begin so: it may add more of them, and they say nothing to this driver.
-const OF_DOCKER: &str = "com.docker.";
+pub(super) const OF_DOCKER: &str = "com.docker.";
 
 /// What Docker calls an MTU for its own bridge.
 const DRIVER_MTU: &str = "com.docker.network.driver.mtu";

@@ -7,6 +7,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use ipnetwork::IpNetwork;
 use super::{
     Engine,
     conflicts::{Held, Question},
-    docker::{AddressRequest, Docker},
+    docker::{AddressRequest, Docker, PoolPlace},
     state::State,
 };
 use crate::{
@@ -40,9 +41,6 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// For so long what the LAN has said is believed.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How often somebody looks whether what they want is found.
-pub(super) const FINDING: Duration = Duration::from_millis(20);
-
 /// An address that is held.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -54,15 +52,15 @@ pub(super) struct Ready {
     was_used: bool,
 }
 
-/// How many addresses of a pool are held. Of a small one several hosts may have to live.
-fn ahead(pool: Pool) -> usize {
-    usize::try_from(pool.size() / SHARE).map_or(AHEAD, |share| share.min(AHEAD))
-}
-
 impl Ready {
     /// One that nobody on the LAN has now.
     pub(super) fn new(pool: &str, held: Held, was_used: bool) -> Self {
         Self { pool: pool.to_owned(), held, since: Instant::now(), was_used }
+    }
+
+    /// True if the LAN was asked for it a moment ago.
+    fn is_fresh(&self) -> bool {
+        !self.was_used && self.since.elapsed() < FRESH
     }
 
     /// Since when nobody uses it, if that is not long ago.
@@ -71,8 +69,8 @@ impl Ready {
     }
 
     /// Its address.
-    fn address(&self) -> Option<IpNetwork> {
-        self.held.addresses.first().copied()
+    fn ip(&self) -> Option<IpAddr> {
+        self.held.addresses.first().map(IpNetwork::ip)
     }
 }
 
@@ -84,7 +82,11 @@ impl Engine {
             return;
         }
         while let Some(held) = self.find_one(pool).await {
-            self.state.lock().await.docker.keep_ready(Ready::new(pool, held, false));
+            let mut state = self.state.lock().await;
+            // Not if the network has gone meanwhile.
+            if matches!(state.pool_place(pool), Ok(Some(_))) {
+                state.docker.ready.push(Ready::new(pool, held, false));
+            }
         }
         self.state.lock().await.docker.looking.remove(pool);
     }
@@ -121,39 +123,29 @@ impl Engine {
 
     /// One more address, unless enough of the pool are held or there are no more.
     async fn find_one(&self, pool: &str) -> Option<Held> {
-        let (network, subnet) = {
+        let place = {
             let state = self.state.lock().await;
-            let ready = state.docker.ready.iter().filter(|ready| ready.pool == pool).count();
-            let (network, subnet, probe) = state.pool_place(pool).ok()??;
-            let of_pool = state.network(&network).ok()?.subnet_of(subnet.network())?.pool();
-            if ready >= ahead(of_pool) || !probe {
-                return None;
-            }
-            (network, subnet)
+            let place = state.pool_place(pool).ok()??;
+            let is_enough = state.docker.ready_of(pool).count() >= state.ahead_of(&place);
+            (!is_enough && place.has_lan).then_some(place)?
         };
-        let held = self.hold_of(&network, subnet, None).await.ok()?;
+        let held = self.hold_of(&place, None).await.ok()?;
         held.was_asked_for().then_some(held)
     }
 
-    /// An address of a subnet that was asked for on the LAN now.
-    pub(super) async fn hold_of(
-        &self,
-        network: &str,
-        subnet: IpNetwork,
-        ip: Option<IpAddr>,
-    ) -> Result<Held> {
-        let interval = self.state.lock().await.network(network)?.probe_interval;
+    /// An address of a pool that was asked for on the LAN now, where that is known.
+    pub(super) async fn hold_of(&self, place: &PoolPlace, ip: Option<IpAddr>) -> Result<Held> {
+        let interval = self.state.lock().await.network(&place.network)?.probe_interval;
         let question = Question {
-            network,
+            network: &place.network,
             named: ip.into_iter().collect(),
-            probe: true,
+            probe: place.has_lan,
             // Longer than for those that nobody but Docker has chosen.
             interval: interval.max(default_probe_interval()),
             mac: None,
         };
-        let grant = |state: &State, network: &NetworkSpec| {
-            state.grant_of(network, subnet, ip).map(|address| vec![address])
-        };
+        let grant =
+            |state: &State, _: &NetworkSpec| state.grant_of(place, ip).map(|address| vec![address]);
         self.hold_for(&question, grant).await
     }
 
@@ -162,7 +154,7 @@ impl Engine {
         loop {
             let taken = self.state.lock().await.docker.take_ready(pool, ip);
             let Some(ready) = taken else { return Ok(None) };
-            if ready.since.elapsed() < FRESH || self.is_still_free(&ready).await? {
+            if ready.is_fresh() || self.is_still_free(&ready).await? {
                 return Ok(Some(ready.held));
             }
             if let Some(ip) = ip {
@@ -176,9 +168,9 @@ impl Engine {
     async fn is_still_free(&self, ready: &Ready) -> Result<bool> {
         let network = &ready.held.network;
         let place = self.state.lock().await.place_of(network);
-        let (Some(place), Some(address)) = (place, ready.address()) else { return Ok(true) };
+        let (Some(place), Some(ip)) = (place, ready.ip()) else { return Ok(true) };
         let interval = Duration::from_millis(network.probe_interval.into());
-        match probe::probe(place, vec![address.ip()], interval, None).await? {
+        match probe::probe(place, vec![ip], interval, None).await? {
             Answer::Free(_) => Ok(true),
             Answer::Claimed(claims) => {
                 let mut state = self.state.lock().await;
@@ -191,27 +183,46 @@ impl Engine {
     }
 }
 
-impl Docker {
-    /// Holds one more address, and lets go of the highest of its pool that no container has just left if
-    /// that is one too many.
-    pub(super) fn keep_ready(&mut self, ready: Ready) {
-        let pool = ready.pool.clone();
-        self.ready.push(ready);
-        let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
-        let older = of_pool.clone().filter(|(_, ready)| ready.just_left().is_none());
-        let highest = older.max_by_key(|(_, ready)| ready.address().map(|a| a.ip()));
-        if let Some((place, _)) = highest.filter(|_| of_pool.count() > AHEAD) {
-            self.ready.remove(place);
+impl State {
+    /// How many addresses of a pool are held. Of a small one several hosts may have to live.
+    fn ahead_of(&self, place: &PoolPlace) -> usize {
+        let size = self.range_of(place).map_or(0, Pool::size);
+        usize::try_from(size / SHARE).map_or(AHEAD, |share| share.min(AHEAD))
+    }
+
+    /// Lets go of addresses of which more are held than there should be: the highest of those that nobody
+    /// has just left.
+    pub(super) fn trim_ready(&mut self) {
+        for pool in self.docker.pools_of_networks() {
+            let Ok(Some(place)) = self.pool_place(&pool) else { continue };
+            let most = self.ahead_of(&place);
+            let mut older: Vec<IpAddr> = self
+                .docker
+                .ready_of(&pool)
+                .filter(|ready| ready.just_left().is_none())
+                .filter_map(Ready::ip)
+                .collect();
+            older.sort_unstable();
+            let too_many: BTreeSet<IpAddr> = older.into_iter().skip(most).collect();
+            self.docker.ready.retain(|ready| {
+                ready.pool != pool || ready.ip().is_none_or(|ip| !too_many.contains(&ip))
+            });
         }
+    }
+}
+
+impl Docker {
+    /// The addresses of a pool that are held.
+    fn ready_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Ready> {
+        self.ready.iter().filter(move |ready| ready.pool == pool)
     }
 
     /// The address of a pool that is asked for, else the one that was left last, just now, else the
     /// lowest one.
     fn take_ready(&mut self, pool: &str, ip: Option<IpAddr>) -> Option<Ready> {
-        let ip_of = |ready: &Ready| ready.address().map(|address| address.ip());
         let of_pool = self.ready.iter().enumerate().filter(|(_, ready)| ready.pool == pool);
-        let wanted = of_pool.filter(|(_, ready)| ip.is_none() || ip == ip_of(ready));
-        let order = |ready: &Ready| (Reverse(ready.just_left()), ip_of(ready));
+        let wanted = of_pool.filter(|(_, ready)| ip.is_none() || ip == ready.ip());
+        let order = |ready: &Ready| (Reverse(ready.just_left()), ready.ip());
         let (place, _) = wanted.min_by_key(|(_, ready)| order(ready))?;
         Some(self.ready.remove(place))
     }

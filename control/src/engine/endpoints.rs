@@ -12,6 +12,7 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use ipnetwork::IpNetwork;
@@ -22,7 +23,6 @@ use super::{
     Engine,
     children::{alias, own_name},
     conflicts::{Held, Question},
-    leases::now,
     state::{Child, ChildRecord, Live, State},
 };
 use crate::{
@@ -32,12 +32,12 @@ use crate::{
     model::{AskedIp, ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
     netlink::Netlink,
     netns::Netns,
-    process::ProcessId,
+    process::{ProcessId, is_over},
     subnet::SubnetSpec,
 };
 
-/// So many seconds a container may take to start, from its endpoint to its namespace.
-const STARTING: u64 = 120;
+/// So long a container may take to start, from its endpoint to its namespace.
+const STARTING: Duration = Duration::from_secs(600);
 
 /// Where an endpoint's link is made.
 const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -59,18 +59,27 @@ impl Endpoint {
     pub(crate) fn open_sandbox(&self) -> Option<Netns> {
         Netns::open_path(self.sandbox.as_deref()?).ok()
     }
+
+    /// True if it is in no container. `seen` is where its link was last: whoever has never seen a sandbox
+    /// cannot say that it is gone by not seeing it, as from another mount namespace.
+    fn has_no_sandbox(&self, seen: &Path) -> bool {
+        let Some(sandbox) = &self.sandbox else { return true };
+        let was_seen = || sandbox == seen;
+        let is_of_another_boot = || self.owner.as_ref().is_some_and(ProcessId::is_of_another_boot);
+        let is_removed = || !sandbox.exists() && sandbox.parent().is_some_and(Path::is_dir);
+        self.open_sandbox().is_none() && (was_seen() || is_of_another_boot() || is_removed())
+    }
 }
 
-/// True if no container has an endpoint, and none will: the engine has ended that would give it to one, it
-/// was in one that has gone with its namespace, or it has waited for one for too long. An engine makes
-/// another endpoint for a container that it starts again, and does not say later what it could not say in
-/// time.
-fn is_forgotten(record: &ChildRecord) -> bool {
+/// True for an endpoint that is in no container and comes into none: its engine has ended, its container
+/// has, or it has waited for too long. The engine makes another one for a container that it starts again.
+fn is_forgotten(child: &Child) -> bool {
+    let record = &child.record.value;
     let Some(endpoint) = &record.endpoint else { return false };
-    let is_over = || endpoint.owner.as_ref().is_some_and(|owner| !owner.is_alive());
     let has_gone = || endpoint.sandbox.as_ref() == Some(&record.netns);
-    let is_late = || now().saturating_sub(record.since) > STARTING;
-    endpoint.open_sandbox().is_none() && (is_over() || has_gone() || is_late())
+    let is_late = || child.touched.elapsed() > STARTING;
+    endpoint.has_no_sandbox(&record.netns)
+        && (is_over(endpoint.owner.as_ref()) || has_gone() || is_late())
 }
 
 /// An endpoint, as asked for.
@@ -111,8 +120,8 @@ fn link_name(child: &str, kind: Kind) -> String {
     }
 }
 
-/// The MAC that Docker's own drivers give to whoever has an IPv4 address: it is the same each time, and
-/// what it was before.
+/// The MAC that Docker's own drivers, up to Docker 27, give to whoever has an IPv4 address: it is the same
+/// each time, and what it was before.
 fn mac_of(ip: IpAddr) -> Mac {
     match ip {
         IpAddr::V4(ip) => {
@@ -140,7 +149,9 @@ impl Engine {
             state.end_replaced(&spec).await;
             let child = state.child_of_endpoint(&spec)?;
             let interval = state.network(&spec.network)?.probe_interval;
-            let held = state.take_reserved(&spec.network, &spec.addresses);
+            let mut held = state.take_reserved(&spec.network, &spec.addresses);
+            // Of a trunk the LAN was not known before.
+            held.retain(Held::was_asked_for);
             (child, interval, held)
         };
         let is_held = |ip: IpAddr| held.iter().any(|h| h.addresses.iter().any(|a| a.ip() == ip));
@@ -265,6 +276,7 @@ impl State {
     async fn save_endpoint(&mut self, name: &str, endpoint: Endpoint) -> Result<()> {
         if let Some(child) = self.children.get_mut(name) {
             child.record.value.endpoint = Some(endpoint);
+            child.touched = Instant::now();
         }
         self.save_child(name).await
     }
@@ -478,18 +490,17 @@ impl State {
 
     /// Removes the endpoints that their engine has forgotten.
     pub(crate) async fn end_endpoints(&mut self) {
-        let forgotten = self.children.iter().filter(|(_, child)| {
-            let record = &child.record.value;
-            !record.removing && is_forgotten(record)
-        });
-        let names: Vec<String> = forgotten.map(|(name, _)| name.clone()).collect();
-        for name in names {
+        let forgotten = self.children.values().filter(|child| is_forgotten(child));
+        let records: Vec<ChildRecord> = forgotten.map(|child| child.record.value.clone()).collect();
+        for record in records.into_iter().filter(|record| !record.removing) {
+            let name = &record.spec.name;
             tracing::info!(
                 child = name,
                 "its container engine has forgotten it: the endpoint is removed"
             );
-            if let Err(e) = self.child_rm(&name).await {
-                tracing::warn!("{e}");
+            match self.child_rm(name).await {
+                Ok(()) => self.keep_addresses_of(&record),
+                Err(e) => tracing::warn!("{e}"),
             }
         }
         self.end_reserved();

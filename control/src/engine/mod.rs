@@ -172,7 +172,8 @@ impl Engine {
             let it = || format!("cannot remove network \"{}\" of parent \"{iface}\"", network.name);
             state.check_not_declared::<NetworkSpec>(&network.name, "remove").doing(it)?;
         }
-        state.parent_rm(iface, force).await
+        state.parent_rm(iface, force).await?;
+        state.prune_docker().await
     }
 
     /// Every network.

@@ -178,12 +178,21 @@ pub(crate) struct Child {
     pub(crate) absence: Option<Absence>,
     /// What answers for the addresses of an endpoint until its container does.
     pub(crate) held: Vec<Held>,
+    /// When somebody last asked for something about an endpoint, or the daemon began.
+    pub(crate) touched: Instant,
 }
 
 impl Child {
     /// One whose link was not seen yet.
     pub(crate) fn new(record: Versioned<ChildRecord>, suspect: bool) -> Self {
-        Self { record, live: None, suspect, absence: None, held: Vec::new() }
+        Self {
+            record,
+            live: None,
+            suspect,
+            absence: None,
+            held: Vec::new(),
+            touched: Instant::now(),
+        }
     }
 }
 

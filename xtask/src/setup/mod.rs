@@ -81,9 +81,10 @@ pub(crate) fn ensure_docker() -> Result<()> {
     if missing_tools(DOCKER_TOOLS).is_empty() {
         return Ok(());
     }
+    let is_there = command::find("dockerd").is_some();
     let systemctl = |verb: &[&str]| {
-        // Elsewhere than under systemd, nothing is started.
-        if !Path::new("/run/systemd/system").exists() {
+        // Elsewhere than under systemd, nothing is started; and what somebody has set up stays so.
+        if is_there || !Path::new("/run/systemd/system").exists() {
             return Ok(());
         }
         command::run(Command::new("systemctl").args(verb).args(DOCKER_SERVICES))
