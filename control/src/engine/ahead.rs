@@ -58,9 +58,9 @@ impl Ready {
         Self { pool: pool.to_owned(), held, since: Instant::now(), was_used }
     }
 
-    /// True if the LAN was asked for it a moment ago.
+    /// True if the LAN was asked for it, or it was used, a moment ago.
     fn is_fresh(&self) -> bool {
-        !self.was_used && self.since.elapsed() < FRESH
+        self.since.elapsed() < FRESH
     }
 
     /// Since when nobody uses it, if that is not long ago.

@@ -393,7 +393,7 @@ impl State {
             let key = format!("{}{name}", store::CHILDREN);
             self.store.delete_if(&key, child.record.revision).await?;
         }
-        self.rivals.retain(|(child, _), _| child != name);
+        self.forget_rivals(name);
         self.children.remove(name);
         Ok(())
     }

@@ -193,7 +193,8 @@ impl State {
     pub(super) fn go_on_holding(&self, address: IpNetwork, network: &str) -> Option<Held> {
         let network = self.network(network).ok()?.clone();
         let place = self.place_to_ask(&network)?;
-        if self.owner_of_address(address.ip(), &network).is_some() {
+        let is_claimed = self.conflict_views(&network.name).iter().any(|c| c.ip == address.ip());
+        if is_claimed || self.owner_of_address(address.ip(), &network).is_some() {
             return None;
         }
         let defence = probe::go_on(place, vec![address.ip()]).ok()?;

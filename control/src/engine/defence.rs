@@ -14,6 +14,7 @@ use crate::{
     announce,
     error::{Error, Result},
     model::Mac,
+    probe,
 };
 
 /// An address is defended once within this time (`DEFEND_INTERVAL`): two that both did at once would
@@ -61,6 +62,24 @@ impl State {
                 && network.is_ok_and(|network| network.vlan == vlan)
         });
         claimed.map(|(name, _)| name.clone())
+    }
+
+    /// Forgets who claims addresses of a child that goes; they are believed to have them for a while.
+    pub(crate) fn forget_rivals(&mut self, child: &str) {
+        let network = self.child(child).map(|child| child.record.value.spec.network.clone());
+        let network = network.and_then(|network| self.network(&network).cloned());
+        let of_child = |(of, _): &(String, IpAddr)| of == child;
+        let rivals: Vec<_> = self
+            .rivals
+            .iter()
+            .filter(|(of, _)| of_child(of))
+            .map(|((_, ip), r)| (*ip, r.mac))
+            .collect();
+        self.rivals.retain(|of, _| !of_child(of));
+        let Ok(network) = network else { return };
+        for (ip, mac) in rivals.into_iter().filter(|(ip, _)| network.subnet_of(*ip).is_some()) {
+            self.note_conflict(&network, ip, probe::Claim { mac, has: true });
+        }
     }
 
     /// True if it is time to defend the address.
