@@ -33,7 +33,7 @@ const RUN: &[Row] = &[row(
     MS,
     PEER,
     Target::AtMost(1.2),
-    "60 ms of it are the probe: the LAN is asked whether somebody has the address.",
+    "30 ms of it are the probe: the LAN is asked whether somebody has the address.",
 )];
 
 const IPAM: &[Row] = &[row(

@@ -32,7 +32,7 @@ const OF_ENDPOINT: &[&str] = &["vlan"];
 
 /// How long is waited for each answer, in milliseconds, for an address that Docker has chosen: a
 /// container waits for it, and its start takes some hundreds.
-const PROBE_INTERVAL: u32 = 20;
+const PROBE_INTERVAL: u32 = 10;
 
 /// So alike two words have to be that one may be meant for the other.
 const ALIKE: f64 = 0.7;
