@@ -129,8 +129,9 @@ impl ChildRecord {
         places
     }
 
-    /// Its namespace, if that is still there; that of an endpoint is where its link was seen last. A name stands for whatever has it now; a process
-    /// stands for the namespace that it had. Either may live on without its name.
+    /// Its namespace, if that is still there; of an endpoint the one in which its link was seen last. A
+    /// name stands for whatever has it now; a process stands for the namespace that it had. Either may live
+    /// on without its name.
     pub(crate) fn open_netns(&self) -> Option<Netns> {
         let netns = Netns::open_path(&self.netns).ok();
         let is_it = |netns: &Netns| {
