@@ -244,6 +244,8 @@ fn entries_that_somebody_changes_are_put_right() {
     let words = |bytes: &[u8]| -> Vec<String> { bytes.iter().map(ToString::to_string).collect() };
     let mut key: Vec<String> = ["map", "delete", "key"].map(String::from).to_vec();
     key.extend(words(&[&mac.0[..], &[0; 2]].concat()));
+    // On a slow machine it would be put right before anybody looks.
+    site.daemon.freeze(true);
     bpftool(&key.iter().map(String::as_str).collect::<Vec<_>>());
     // Its bucket answers for it until that is gone, too: a bucket of no MACs.
     let mut emptied: Vec<String> = ["map", "update", "pinned"].map(String::from).to_vec();
@@ -254,6 +256,7 @@ fn entries_that_somebody_changes_are_put_right() {
     emptied.extend(words(&[&[0xff; 8][..], &[0; 8]].concat()));
     process::run(Command::new("bpftool").args(&emptied));
     assert_does_not_reach(site.host(), v4(102));
+    site.daemon.freeze(false);
     site.works_soon();
     // One that nobody owns goes.
     let strange = ["0x02", "0", "0x5e", "0", "0x53", "0xff", "0", "0"];
