@@ -261,6 +261,7 @@ fn entries_that_somebody_changes_are_put_right() {
     // One that nobody owns goes.
     let strange = ["0x02", "0", "0x5e", "0", "0x53", "0xff", "0", "0"];
     let update = [&["map", "update", "key"], &strange[..], &["value", "0", "0", "2", "0"]].concat();
+    site.daemon.freeze(true);
     bpftool(&update);
     let lookup = || {
         let words = ["map", "lookup", "pinned"];
@@ -269,5 +270,6 @@ fn entries_that_somebody_changes_are_put_right() {
         process::output(&mut command).status.success()
     };
     assert!(lookup());
+    site.daemon.freeze(false);
     eventually("the strange entry is gone", SOON, || !lookup());
 }
