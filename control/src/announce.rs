@@ -11,12 +11,21 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use crate::{error::Result, model::Mac, neighbour};
+use crate::{error::Result, model::Mac, neighbour, netns::Netns};
 
-/// Announces addresses from an interface of the calling thread's namespace. Returns the socket:
-/// closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`), which the caller
-/// may leave to somebody with time.
-pub(crate) fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<OwnedFd> {
+/// Announces addresses from an interface of a namespace.
+///
+/// # Errors
+///
+/// What the kernel says of the packet socket, or of the namespace.
+pub(crate) fn announce(netns: &Netns, ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<()> {
+    let socket = netns.inside(|| announce_here(ifindex, mac, addresses))??;
+    // Closing it waits for every CPU (`net/packet/af_packet.c`, `packet_release`).
+    drop(tokio::task::spawn_blocking(move || drop(socket)));
+    Ok(())
+}
+
+fn announce_here(ifindex: u32, mac: Mac, addresses: &[IpAddr]) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     for address in addresses {
         let frame = match address {

@@ -383,6 +383,12 @@ pub(crate) struct AskedIp {
     pub(crate) prefix: Option<u8>,
 }
 
+impl From<IpNetwork> for AskedIp {
+    fn from(address: IpNetwork) -> Self {
+        Self { ip: address.ip(), prefix: Some(address.prefix()) }
+    }
+}
+
 impl fmt::Display for AskedIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.prefix {
@@ -403,8 +409,7 @@ impl FromStr for AskedIp {
             ))
         };
         if text.contains('/') {
-            let network: IpNetwork = text.parse().map_err(|_| bad())?;
-            return Ok(Self { ip: network.ip(), prefix: Some(network.prefix()) });
+            return text.parse().map(IpNetwork::into).map_err(|_| bad());
         }
         Ok(Self { ip: text.parse().map_err(|_| bad())?, prefix: None })
     }

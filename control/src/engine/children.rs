@@ -23,15 +23,26 @@ use crate::{
     store::{self, Store, Versioned},
 };
 
+/// FNV-1a.
+pub(crate) fn hash(bytes: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, step)
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// The name of a veth child's host end, and the one with which a macvlan child begins.
 pub(crate) fn own_name(child: &str) -> String {
-    // FNV-1a over a name that does not fit.
-    let hash = || {
-        child
-            .bytes()
-            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-    };
-    if child.len() <= 12 { format!("ml-{child}") } else { format!("ml-{:08x}", hash()) }
+    if child.len() <= 12 {
+        format!("ml-{child}")
+    } else {
+        format!("ml-{:08x}", hash(child.as_bytes()))
+    }
 }
 
 /// What says that a link is a child's, beside its MAC.
@@ -41,8 +52,8 @@ pub(crate) fn alias(child: &str) -> String {
 
 /// A locally administered MAC that nobody else is likely to have.
 fn random_mac() -> Result<Mac> {
-    let mut mac = [2, 0, 0, 0, 0, 0];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut mac[1..])?;
+    let mut mac: [u8; 6] = random()?;
+    mac[0] = 2;
     Ok(Mac(mac))
 }
 
@@ -78,14 +89,7 @@ impl State {
         let name = spec.name.clone();
         let network = self.check_child(&spec)?;
         let netns = Netns::open(&spec.netns)?;
-        check_bpffs(&self.bpffs)?;
-        let parent = self.parent(&network.parent)?;
-        if parent.link.is_none() || parent.plane.is_none() {
-            return Err(Error::failed(format!(
-                "its parent {} is not there; bring the interface back first",
-                network.parent
-            )));
-        }
+        self.check_ready(&network.parent)?;
         let value = self.new_record(spec, &network, &netns, addresses)?;
         let port = value.port;
         self.insert_new(value).await?;
@@ -106,6 +110,18 @@ impl State {
             return Err(e);
         }
         tracing::info!(child = name, port, parent = network.parent, "child created");
+        Ok(())
+    }
+
+    /// Refuses a parent on which no link can be made now.
+    pub(crate) fn check_ready(&self, iface: &str) -> Result<()> {
+        check_bpffs(&self.bpffs)?;
+        let parent = self.parent(iface)?;
+        if parent.link.is_none() || parent.plane.is_none() {
+            return Err(Error::failed(format!(
+                "its parent {iface} is not there; bring the interface back first"
+            )));
+        }
         Ok(())
     }
 
@@ -194,11 +210,10 @@ impl State {
             failpoint!("link.route");
         }
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNetwork::ip).collect();
-        if !addresses.is_empty() {
-            match netns.inside(|| announce::announce(ifindex, mac, &addresses))? {
-                Ok(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
-                Err(e) => tracing::warn!(child = name, "cannot announce its addresses: {e}"),
-            }
+        if !addresses.is_empty()
+            && let Err(e) = announce::announce(netns, ifindex, mac, &addresses)
+        {
+            tracing::warn!(child = name, "cannot announce its addresses: {e}");
         }
         failpoint!("link.announced");
         self.netlink.follow(netns).await?;

@@ -104,8 +104,6 @@ impl State {
         let live = child.live.as_ref().ok_or_else(|| Error::failed("its link is not there"))?;
         let netns = child.record.value.open_netns();
         let netns = netns.ok_or_else(|| Error::failed("its namespace is not there"))?;
-        let socket = netns.inside(|| announce::announce(live.ifindex, live.mac, &[ip]))??;
-        drop(tokio::task::spawn_blocking(move || drop(socket)));
-        Ok(())
+        announce::announce(&netns, live.ifindex, live.mac, &[ip])
     }
 }

@@ -5,9 +5,8 @@
 //! up; when the container leaves, it may bring it back. So the daemon only follows the link, and never
 //! makes one again by itself.
 //!
-//! An endpoint that its engine has forgotten goes: one that is in no container, and the process that
-//! asked for it last has ended. An engine that starts again deletes what it knows of before, and a
-//! second deletion is none.
+//! An endpoint that its engine has forgotten goes ([`is_forgotten`]): an engine that was killed may say
+//! nothing of those that it had. A second deletion is none.
 
 use std::{
     net::IpAddr,
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Engine,
-    children::{alias, own_name},
+    children::{alias, hash, own_name},
     conflicts::{Held, Question},
     state::{Child, ChildRecord, Live, State},
 };
@@ -129,10 +128,7 @@ fn mac_of(ip: IpAddr) -> Mac {
             Mac([0x02, 0x42, a, b, c, d])
         }
         IpAddr::V6(ip) => {
-            let hash = ip.octets().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-                (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-            });
-            let [a, b, c, d] = hash.to_be_bytes();
+            let [a, b, c, d] = hash(&ip.octets()).to_be_bytes();
             Mac([0x02, 0x46, a, b, c, d])
         }
     }
@@ -157,9 +153,8 @@ impl Engine {
         let is_held = |ip: IpAddr| held.iter().any(|h| h.addresses.iter().any(|a| a.ip() == ip));
         let rest: Vec<IpNetwork> =
             spec.addresses.iter().filter(|address| !is_held(address.ip())).copied().collect();
-        let asked =
-            |address: &IpNetwork| AskedIp { ip: address.ip(), prefix: Some(address.prefix()) };
-        let wanted = ChildSpec { ip: rest.iter().map(asked).collect(), ..child.clone() };
+        let ip = rest.iter().copied().map(AskedIp::from).collect();
+        let wanted = ChildSpec { ip, ..child.clone() };
         let question = Question {
             network: &spec.network,
             named: rest.iter().map(IpNetwork::ip).collect(),
@@ -220,11 +215,7 @@ impl State {
             netns: OWN_NETNS.into(),
             ifname: link_name(&spec.name, network.kind),
             mac,
-            ip: spec
-                .addresses
-                .iter()
-                .map(|a| AskedIp { ip: a.ip(), prefix: Some(a.prefix()) })
-                .collect(),
+            ip: spec.addresses.iter().copied().map(AskedIp::from).collect(),
             route: Vec::new(),
             trunk: spec.trunk.clone(),
             probe: true,
@@ -297,14 +288,7 @@ impl State {
                 before.unwrap_or(sandbox).display()
             )));
         }
-        super::audit::check_bpffs(&self.bpffs)?;
-        let parent = self.parent(&record.parent)?;
-        if parent.link.is_none() || parent.plane.is_none() {
-            return Err(Error::failed(format!(
-                "its parent {} is not there; bring the interface back first",
-                record.parent
-            )));
-        }
+        self.check_ready(&record.parent)?;
         let endpoint = Endpoint { id: id.into(), sandbox: Some(sandbox.to_owned()), owner };
         self.save_endpoint(name, endpoint.clone()).await?;
         if let Err(e) = self.endpoint_build(name, &network).await {
@@ -457,10 +441,10 @@ impl State {
             child.held.clear();
         }
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNetwork::ip).collect();
-        match netns.inside(|| announce::announce(live.ifindex, live.mac, &addresses)) {
-            Ok(Ok(socket)) => drop(tokio::task::spawn_blocking(move || drop(socket))),
-            // It is gone again; or nothing of it leaves the host, which the dataplane sees to.
-            Ok(Err(e)) | Err(e) if !matches!(e.errno, Some(Errno::ENODEV | Errno::ENOBUFS)) => {
+        // It is gone again; or nothing of it leaves the host, which the dataplane sees to.
+        let is_expected = |e: &Error| matches!(e.errno, Some(Errno::ENODEV | Errno::ENOBUFS));
+        match announce::announce(netns, live.ifindex, live.mac, &addresses) {
+            Err(e) if !is_expected(&e) => {
                 tracing::warn!(child = name, "cannot announce its addresses: {e}");
             }
             _ => {}

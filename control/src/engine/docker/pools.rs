@@ -17,6 +17,7 @@ use crate::{
     engine::{
         Engine,
         ahead::Ready,
+        children::random,
         conflicts::Held,
         state::{ChildRecord, State},
     },
@@ -441,7 +442,5 @@ impl State {
 
 /// An ID that nobody else has.
 fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+    Ok(format!("{:032x}", u128::from_be_bytes(random()?)))
 }
