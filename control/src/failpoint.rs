@@ -51,6 +51,8 @@ pub(crate) const ALL: &[&str] = &[
     "pins.links_gone",
     "upgrade.pinned",
     "upgrade.unpinned",
+    "maps.allowed",
+    "maps.policies",
     "maps.ports",
     "maps.host_ends",
     "maps.tx",
@@ -67,6 +69,8 @@ pub(crate) const ALL: &[&str] = &[
     "maps.tx_removed",
     "maps.host_ends_removed",
     "maps.ports_removed",
+    "maps.policies_removed",
+    "maps.allowed_removed",
 ];
 
 /// True if [`ALL`] has this name.

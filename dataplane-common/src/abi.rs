@@ -7,7 +7,7 @@
 use crate::frame::Mac;
 
 /// The version of everything in this module.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The port of the wire: whatever is behind the parent.
 pub const PORT_WIRE: u16 = 0;
@@ -49,6 +49,26 @@ pub const NEIGHBOURS: u32 = 65_536;
 /// An IPv6 address, or an IPv4 address as `::ffff:a.b.c.d`, in transmission order.
 pub type Ip = [u8; 16];
 
+/// An [`Ip`] as one number, the bytes in the same places: it fits into registers, and comparing it calls
+/// no function.
+pub type Address = u128;
+
+/// An [`Ip`] as one number.
+#[must_use]
+#[inline(always)]
+pub const fn address(ip: Ip) -> Address {
+    Address::from_ne_bytes(ip)
+}
+
+/// Entries of `maclane_learned`: addresses that children have been seen to take.
+pub const LEARNED: u32 = 16_384;
+
+/// Entries of `maclane_allowed`: addresses and prefixes that children may use beside their own.
+pub const ALLOWED: u32 = 16_384;
+
+/// Entries of `maclane_offend`: pairs of a port and a reason.
+pub const OFFENCES: u32 = 8_192;
+
 /// Bytes of the `maclane_events` ring buffer.
 pub const EVENTS_BYTES: u32 = 1 << 16;
 
@@ -70,6 +90,16 @@ pub mod map {
     pub const SOURCES: &str = "maclane_sources";
     /// (VLAN, IP address) → the child that has it.
     pub const NEIGHBOURS: &str = "maclane_neigh";
+    /// (VLAN, IP address) → the child that has been seen to take it.
+    pub const LEARNED: &str = "maclane_learned";
+    /// (port, prefix) → may be used there.
+    pub const ALLOWED: &str = "maclane_allowed";
+    /// Port → what is allowed there.
+    pub const POLICY: &str = "maclane_policy";
+    /// Port → how much of what is limited has come in lately.
+    pub const USAGE: &str = "maclane_usage";
+    /// (port, drop reason) → how often, and the last frame, per CPU.
+    pub const OFFENCES: &str = "maclane_offend";
     /// Port → counters, per CPU.
     pub const STATS: &str = "maclane_stats";
     /// Drop reason → counters, per CPU.
@@ -81,8 +111,8 @@ pub mod map {
 
     /// All of them.
     pub const ALL: &[&str] = &[
-        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, STATS, DROPS, EVENTS,
-        EVENT_GATE,
+        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED, POLICY,
+        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE,
     ];
 }
 
@@ -261,6 +291,13 @@ pub mod vlan_flag {
     pub const HOST: u16 = 1 << 3;
     /// No macvlan child sits on the parent: what the kernel gets reaches the host alone.
     pub const NO_MACVLAN: u16 = 1 << 4;
+    /// A question for an address that nobody is known to have goes to everybody.
+    pub const ARP_FLOOD: u16 = 1 << 5;
+    /// A member may have IPv4 addresses that are not known: such a question goes to everybody, up to
+    /// a rate.
+    pub const OPEN4: u16 = 1 << 6;
+    /// The same for IPv6.
+    pub const OPEN6: u16 = 1 << 7;
 }
 
 /// Value of `maclane_vlans`: how to flood a VLAN.
@@ -329,7 +366,17 @@ pub struct NeighbourKey {
     pub pad: u16,
 }
 
-/// Value of `maclane_neigh`: which child has an address.
+impl NeighbourKey {
+    /// The key of an address in a VLAN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(ip: Address, vlan: u16) -> Self {
+        Self { ip: ip.to_ne_bytes(), vlan, pad: 0 }
+    }
+}
+
+/// Value of `maclane_neigh`: who has an address. A child, the host, or, where somebody has pinned
+/// it, a station on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Neighbour {
@@ -337,6 +384,168 @@ pub struct Neighbour {
     pub port: u16,
     /// Its MAC.
     pub mac: Mac,
+}
+
+/// Value of `maclane_learned`: which child has been seen to take an address. The programs write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Learned {
+    /// When it was seen last, in nanoseconds since boot.
+    pub seen: u64,
+    /// When it was seen first, in nanoseconds since boot.
+    pub since: u64,
+    /// The child's port.
+    pub port: u16,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+/// Key of `maclane_allowed`, as a longest-prefix match has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct AllowedKey {
+    /// The port, most significant byte first.
+    pub port: [u8; 2],
+    /// An address of the prefix.
+    pub ip: Ip,
+}
+
+impl AllowedKey {
+    /// The key of a port and an address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(port: u16, ip: Address) -> Self {
+        Self { port: port.to_be_bytes(), ip: ip.to_ne_bytes() }
+    }
+
+    /// Bits in front of the address.
+    pub const PORT_BITS: u32 = 16;
+
+    /// All bits.
+    pub const BITS: u32 = Self::PORT_BITS + 128;
+}
+
+/// What a port's frames are looked at for, in `maclane_policy`.
+pub mod check_flag {
+    /// Their source addresses, and who they say to be in ARP and neighbour discovery.
+    pub const ADDRESS: u16 = 1;
+    /// DHCP answers.
+    pub const DHCP_SERVER: u16 = 1 << 1;
+    /// Router advertisements and redirects.
+    pub const ROUTER: u16 = 1 << 2;
+    /// What fails is dropped, and not only counted.
+    pub const ENFORCE: u16 = 1 << 3;
+    /// Link-local groups (STP and its like) go to the wire.
+    pub const RESERVED: u16 = 1 << 4;
+    /// Questions for its addresses go to everybody.
+    pub const ARP_FLOOD: u16 = 1 << 5;
+    /// Questions for its addresses are answered for it.
+    pub const ARP_SUPPRESS: u16 = 1 << 6;
+    /// An address that nobody has is its own once it has asked whether somebody has it (RFC 6620).
+    pub const LEARN6: u16 = 1 << 7;
+    /// Any IPv4 address that it is seen with is its own.
+    pub const LEARN4: u16 = 1 << 8;
+}
+
+/// What of a port is limited in frames per second: the place in [`Policy::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Limit {
+    /// Broadcasts.
+    Broadcast = 0,
+    /// Multicasts.
+    Multicast = 1,
+    /// From the wire for nobody here.
+    Unknown = 2,
+    /// Questions for addresses that nobody is known to have, where they may have to reach a child.
+    Stranger = 3,
+}
+
+/// How many [`Limit`]s there are.
+pub const LIMITS: usize = 4;
+
+/// Questions for strangers that reach children whose addresses are not known, in a second, of each
+/// port that asks.
+pub const STRANGERS: u32 = 100;
+
+/// Value of `maclane_policy`: what is allowed at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policy {
+    /// [`check_flag`]s.
+    pub checks: u16,
+    /// How many addresses it may take by itself.
+    pub max_addresses: u16,
+    /// Frames per second, by [`Limit`]; 0 is no limit.
+    pub limits: [u32; LIMITS],
+    /// Its first IPv4 address, or zero.
+    pub ip4: [u8; 4],
+    /// Its first IPv6 address, or zero.
+    pub ip6: Ip,
+}
+
+/// Value of `maclane_usage`: what a port has used of its limits. The programs write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Usage {
+    /// By [`Limit`].
+    pub windows: [Window; LIMITS],
+    /// Addresses that it has taken by itself.
+    pub addresses: u32,
+}
+
+/// Frames in a window of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// The number of the window since boot.
+    pub number: u32,
+    /// Frames in it.
+    pub frames: u32,
+}
+
+/// A window is this many nanoseconds long, as a power of two: an eighth of a second, roughly.
+pub const WINDOW_SHIFT: u32 = 27;
+
+/// The frames that a rate per second allows in one window; at least one.
+#[must_use]
+#[inline(always)]
+pub const fn frames_in_window(rate: u32) -> u32 {
+    // 2^27 ns are 0.134 s, 137/1024.
+    let frames = (rate as u64 * 137 >> 10) as u32;
+    if frames == 0 { 1 } else { frames }
+}
+
+/// Key of `maclane_offend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct OffenceKey {
+    /// The port that the frames came from.
+    pub port: u16,
+    /// The [`crate::DropReason`].
+    pub reason: u16,
+}
+
+/// Value of `maclane_offend`: frames of a port that were dropped for a reason, or would have been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offence {
+    /// Frames that were dropped.
+    pub dropped: u64,
+    /// Frames that were let through, because the port's security only counts.
+    pub logged: u64,
+    /// When the last one was seen, in nanoseconds since boot.
+    pub last: u64,
+    /// Its destination.
+    pub dst: Mac,
+    /// Its source.
+    pub src: Mac,
+    /// Its VLAN.
+    pub vlan: u16,
+    /// Its `EtherType`, as the kernel has it in `skb->protocol`.
+    pub ethertype: u16,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The bucket of a MAC in `maclane_sources`.
@@ -405,9 +614,13 @@ pub mod event_kind {
     pub const NEW_SOURCE: u32 = 1;
     /// A frame from the wire says that its sender has an address which a child has.
     pub const CLAIM: u32 = 2;
+    /// A child has sent what it may not.
+    pub const OFFENCE: u32 = 3;
+    /// More came in at a port than its limits allow.
+    pub const STORM: u32 = 4;
 
     /// One more than the highest: the entries of `maclane_gate`.
-    pub const END: u32 = 3;
+    pub const END: u32 = 5;
 }
 
 /// An event in `maclane_events`.
@@ -432,6 +645,18 @@ pub struct Claim {
     pub ip: Ip,
 }
 
+/// An event of the kinds [`event_kind::OFFENCE`] and [`event_kind::STORM`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offended {
+    /// What every event says.
+    pub event: Event,
+    /// The port that the frame came from.
+    pub port: u16,
+    /// The [`crate::DropReason`].
+    pub reason: u16,
+}
+
 // The sizes that the maps are created with. A change here is a new `VERSION`.
 const _: () = {
     assert!(size_of::<FdbKey>() == 8);
@@ -448,6 +673,13 @@ const _: () = {
     assert!(size_of::<Claim>() == 28);
     assert!(size_of::<NeighbourKey>() == 20);
     assert!(size_of::<Neighbour>() == 8);
+    assert!(size_of::<Learned>() == 24);
+    assert!(size_of::<AllowedKey>() == 18);
+    assert!(size_of::<Policy>() == 40);
+    assert!(size_of::<Usage>() == 36);
+    assert!(size_of::<OffenceKey>() == 4);
+    assert!(size_of::<Offence>() == 48);
+    assert!(size_of::<Offended>() == 16);
     assert!(size_of::<Settings>() == 4);
     assert!(SOURCES.is_power_of_two());
 };
@@ -456,8 +688,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Neighbour, NeighbourKey,
-        Port, PortRef, Settings, Stats, Vlan,
+        AllowedKey, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Learned,
+        Neighbour, NeighbourKey, Offence, OffenceKey, Offended, Policy, Port, PortRef, Settings,
+        Stats, Usage, Vlan,
     };
 
     macro_rules! pod {
@@ -470,6 +703,7 @@ mod pod {
     }
 
     pod!(
+        AllowedKey,
         Bucket,
         Claim,
         Drops,
@@ -478,12 +712,18 @@ mod pod {
         FdbValue,
         Gate,
         GroupKey,
+        Learned,
         Neighbour,
         NeighbourKey,
+        Offence,
+        OffenceKey,
+        Offended,
+        Policy,
         Port,
         PortRef,
         Settings,
         Stats,
+        Usage,
         Vlan
     );
 }
@@ -500,4 +740,16 @@ pub trait Tables {
     fn may_be_ours(&self, mac: Mac) -> bool;
     /// Frames from the wire for nobody here are dropped.
     fn drop_unknown(&self) -> bool;
+}
+
+/// The tables that say who has an address, and what is allowed where.
+pub trait Addresses {
+    /// Who has an address, as somebody has configured it.
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
+    /// Which child has been seen to take an address.
+    fn learned(&self, key: &NeighbourKey) -> Option<Learned>;
+    /// True for an address that may be used at a port beside its own.
+    fn allowed(&self, key: AllowedKey) -> bool;
+    /// What is allowed at a port.
+    fn policy(&self, port: u16) -> Policy;
 }

@@ -14,14 +14,65 @@ use crate::{
     verdict::{Copy, Delivery, DropReason, Flood, IngressCopy, Verdict},
 };
 
+/// Which members of a VLAN a frame to everybody is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Audience {
+    /// All.
+    Everybody = 0,
+    /// The host and the wire, and no child.
+    HostAndWire = 1,
+    /// The host.
+    Host = 2,
+    /// The wire.
+    Wire = 3,
+}
+
+impl Audience {
+    /// The audience with this number; [`Self::Everybody`] for a number that none has.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::HostAndWire,
+            2 => Self::Host,
+            3 => Self::Wire,
+            _ => Self::Everybody,
+        }
+    }
+
+    #[inline(always)]
+    const fn has_children(self) -> bool {
+        matches!(self, Self::Everybody)
+    }
+
+    #[inline(always)]
+    const fn has_host(self) -> bool {
+        !matches!(self, Self::Wire)
+    }
+
+    #[inline(always)]
+    const fn has_wire(self) -> bool {
+        !matches!(self, Self::Host)
+    }
+}
+
 /// Where the frame that came in at port `from` goes.
 #[must_use]
 #[inline(always)]
 pub fn decide(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
+    decide_among(frame, from, Audience::Everybody, tables)
+}
+
+/// Where the frame that came in at port `from` goes; of those whom one to everybody would reach, to
+/// this audience only.
+#[must_use]
+#[inline(always)]
+pub fn decide_among(frame: &Frame, from: u16, audience: Audience, tables: &impl Tables) -> Verdict {
     match from {
-        PORT_WIRE => from_wire(frame, tables),
-        PORT_HOST => from_host(frame, tables),
-        child => from_child(frame, child, tables),
+        PORT_WIRE => from_wire(frame, audience, tables),
+        PORT_HOST => from_host(frame, audience, tables),
+        child => from_child(frame, child, audience, tables),
     }
 }
 
@@ -172,7 +223,7 @@ fn member_with(mac: Mac, vlan: u16, tables: &impl Tables) -> Option<FdbValue> {
 
 /// The group that serves a VLAN, and its number.
 #[inline(always)]
-fn group_of(vlan: u16, tables: &impl Tables) -> (u16, Vlan) {
+pub(crate) fn group_of(vlan: u16, tables: &impl Tables) -> (u16, Vlan) {
     let own = tables.vlan(vlan);
     if own.flags & vlan_flag::DEFINED != 0 {
         (vlan, own)
@@ -207,13 +258,13 @@ fn to_wire(tag: Tag) -> Verdict {
 }
 
 #[inline(always)]
-fn from_wire(frame: &Frame, tables: &impl Tables) -> Verdict {
+fn from_wire(frame: &Frame, audience: Audience, tables: &impl Tables) -> Verdict {
     let vlan = frame.tag.vlan();
     if frame.tag.is_stacked() {
         return stacked_from_wire(frame, vlan, tables);
     }
     if frame.is_multicast() {
-        return multicast_from_wire(frame, vlan, tables);
+        return multicast_from_wire(frame, vlan, audience, tables);
     }
     let entry = match tables.fdb(frame.dst, vlan) {
         Some(entry) => entry,
@@ -261,10 +312,17 @@ fn is_of_macvlan(mac: Mac, tables: &impl Tables) -> bool {
 }
 
 #[inline(always)]
-fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdict {
+fn multicast_from_wire(
+    frame: &Frame,
+    vlan: u16,
+    audience: Audience,
+    tables: &impl Tables,
+) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
-    let members = !frame.is_reserved();
+    // In VLAN 0 a passthru child may have the host's place: what is for the host is for it.
+    let members =
+        !frame.is_reserved() && (audience.has_children() || vlan == 0 && !flag(vlan_flag::HOST));
     // The kernel would take a source that a macvlan child has, too, for that child, and leave it
     // out (`drivers/net/macvlan.c`, `macvlan_handle_frame`).
     let floods = flag(vlan_flag::KERNEL_FROM_WIRE) && !is_of_macvlan(frame.src, tables);
@@ -291,14 +349,14 @@ fn multicast_from_wire(frame: &Frame, vlan: u16, tables: &impl Tables) -> Verdic
 }
 
 #[inline(always)]
-fn from_host(frame: &Frame, tables: &impl Tables) -> Verdict {
+fn from_host(frame: &Frame, audience: Audience, tables: &impl Tables) -> Verdict {
     if frame.tag.is_stacked() || frame.is_reserved() {
         return to_wire(frame.tag);
     }
     let vlan = frame.tag.vlan();
     if frame.is_multicast() {
         let (number, group) = group_of(vlan, tables);
-        if group.slots == 0 {
+        if group.slots == 0 || !audience.has_children() {
             return to_wire(frame.tag);
         }
         // The host's own broadcast must not come back to it, so the kernel's flood is no help.
@@ -321,7 +379,7 @@ fn from_host(frame: &Frame, tables: &impl Tables) -> Verdict {
 }
 
 #[inline(always)]
-fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
+fn from_child(frame: &Frame, from: u16, audience: Audience, tables: &impl Tables) -> Verdict {
     let Some(port) = tables.port(from).filter(|p| p.kind != Kind::None as u8) else {
         return Verdict::Drop(DropReason::NoPort);
     };
@@ -338,7 +396,7 @@ fn from_child(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
         return Verdict::Drop(DropReason::Reserved);
     }
     if frame.is_multicast() {
-        return multicast_from_child(frame, &port, from, vlan, tables);
+        return multicast_from_child(frame, &port, (from, vlan), audience, tables);
     }
     let Some(entry) = member_with(frame.dst, vlan, tables) else {
         return if port.flags & port_flag::INTERNAL == 0 {
@@ -373,14 +431,18 @@ fn vlan_of_child(frame: &Frame, port: &Port, from: u16, tables: &impl Tables) ->
 fn multicast_from_child(
     frame: &Frame,
     port: &Port,
-    from: u16,
-    vlan: u16,
+    (from, vlan): (u16, u16),
+    audience: Audience,
     tables: &impl Tables,
 ) -> Verdict {
     let (number, group) = group_of(vlan, tables);
     let flag = |flag| group.flags & flag != 0;
-    let kernel = vlan == 0 && flag(vlan_flag::KERNEL_FROM_CHILD);
-    let ingress = if kernel || vlan == 0 && flag(vlan_flag::NO_MACVLAN) {
+    let children = audience.has_children();
+    let kernel = children && vlan == 0 && flag(vlan_flag::KERNEL_FROM_CHILD);
+    let wire = audience.has_wire() && port.flags & port_flag::INTERNAL == 0;
+    let ingress = if !audience.has_host() {
+        IngressCopy::None
+    } else if kernel || vlan == 0 && flag(vlan_flag::NO_MACVLAN) {
         IngressCopy::AsIs
     } else {
         copy_for_host(group, vlan)
@@ -391,9 +453,9 @@ fn multicast_from_child(
         tag: frame.tag,
         vlan,
         group: number,
-        slots: if kernel && group.veth == 0 { 0 } else { group.slots },
+        slots: if !children || kernel && group.veth == 0 { 0 } else { group.slots },
         veth_only: kernel,
         ingress,
-        wire: port.flags & port_flag::INTERNAL == 0,
+        wire,
     })
 }

@@ -161,7 +161,7 @@ pub fn head_of(bytes: &[u8]) -> Option<Head> {
     Some(core::array::from_fn(|word| u16::from_ne_bytes([bytes[2 * word], bytes[2 * word + 1]])))
 }
 
-const fn is_tag(ethertype: u16) -> bool {
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
 

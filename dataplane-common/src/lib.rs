@@ -11,7 +11,9 @@
 //! | [`mark`] | what `skb->mark` says between two of our programs |
 //! | [`verdict`] | the closed lists: verdicts and drop reasons |
 //! | [`mod@decide`] | the rules |
-//! | [`neighbour`] | who says to have an address |
+//! | [`packet`] | what a frame carries |
+//! | [`neighbour`] | who has an address, who asks for it, and whom that is for |
+//! | [`security`] | what a child may send |
 //! | `topology` | the tables that a parent and its children make (feature `user`, with `std`) |
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
@@ -20,6 +22,8 @@ pub mod decide;
 pub mod frame;
 pub mod mark;
 pub mod neighbour;
+pub mod packet;
+pub mod security;
 #[cfg(any(test, feature = "user"))]
 pub mod topology;
 pub mod verdict;

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     abi::{
-        Bucket, FdbKey, FdbValue, GroupKey, Ip, Kind, Neighbour, NeighbourKey, PORT_HOST,
-        PORT_WIRE, Port, PortRef, Tables, VLAN_ANY, Vlan, bucket, local_flag, port_flag, vlan_flag,
+        Addresses, AllowedKey, Bucket, FdbKey, FdbValue, GroupKey, Ip, Kind, Learned, Neighbour,
+        NeighbourKey, PORT_HOST, PORT_WIRE, Policy, Port, PortRef, Tables, VLAN_ANY, Vlan, address,
+        bucket, check_flag, local_flag, port_flag, vlan_flag,
     },
     frame::Mac,
+    neighbour::is_mapped,
 };
 
 /// Which VLANs a child is in.
@@ -52,8 +54,21 @@ pub struct Child {
     pub local: u8,
     /// A veth child that takes frames from XDP.
     pub takes_xdp: bool,
+    /// What it may do.
+    pub rights: Rights,
+}
+
+/// What a child may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
     /// Its addresses, in the VLAN that it is in; those of a trunk are nobody's business.
     pub addresses: Vec<Ip>,
+    /// What its frames are looked at for, and its limits; the addresses in it are filled in.
+    pub policy: Policy,
+    /// Prefixes that it may use beside its own addresses, with their lengths in bits of an [`Ip`].
+    pub allowed: Vec<(Ip, u8)>,
+    /// Nobody on the LAN has any business with its addresses: those of an internal network.
+    pub hidden: bool,
 }
 
 /// A parent and what sits on it.
@@ -72,6 +87,12 @@ pub struct Topology {
     pub beyond: BTreeSet<(u16, Mac)>,
     /// The children.
     pub children: Vec<Child>,
+    /// Addresses of the host, each with its VLAN and the MAC that it has there.
+    pub host_addresses: BTreeMap<(u16, Ip), Mac>,
+    /// Addresses of stations on the wire that somebody has pinned to a MAC, each with its VLAN.
+    pub pinned: BTreeMap<(u16, Ip), Mac>,
+    /// What is limited of what comes in from the wire.
+    pub wire: Policy,
 }
 
 /// What the maps hold.
@@ -89,6 +110,10 @@ pub struct TableSet {
     pub sources: BTreeMap<u32, Bucket>,
     /// `maclane_neigh`.
     pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// `maclane_allowed`: the key and how many bits of it count.
+    pub allowed: BTreeSet<(AllowedKey, u32)>,
+    /// `maclane_policy`; what is not here is all zero.
+    pub policies: BTreeMap<u16, Policy>,
     /// `maclane_hostend`.
     pub host_ends: BTreeMap<u32, PortRef>,
     /// `maclane_tx`: port → index of the device.
@@ -135,6 +160,29 @@ impl Tables for TableSet {
     }
 }
 
+/// What somebody has configured. What children have been seen to take is not in a table set.
+impl Addresses for TableSet {
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        self.neighbours.get(key).copied()
+    }
+
+    fn learned(&self, _key: &NeighbourKey) -> Option<Learned> {
+        None
+    }
+
+    fn allowed(&self, key: AllowedKey) -> bool {
+        self.allowed.iter().any(|(allowed, bits)| {
+            let rest = 128 - (bits - AllowedKey::PORT_BITS);
+            let prefix = |ip: Ip| u128::from_be_bytes(ip).checked_shr(rest).unwrap_or(0);
+            allowed.port == key.port && prefix(allowed.ip) == prefix(key.ip)
+        })
+    }
+
+    fn policy(&self, port: u16) -> Policy {
+        self.policies.get(&port).copied().unwrap_or_default()
+    }
+}
+
 /// True for a MAC that several hosts of a LAN may use at a time: a virtual router's
 /// (RFC 9568, section 7.3).
 fn is_shared(mac: Mac) -> bool {
@@ -144,6 +192,30 @@ fn is_shared(mac: Mac) -> bool {
 impl Child {
     fn is_macvlan(&self) -> bool {
         self.kind == Kind::Macvlan
+    }
+
+    /// True if it may have addresses of a family that are not known.
+    fn is_open(&self, ipv4: bool) -> bool {
+        let checked = check_flag::ADDRESS | check_flag::ENFORCE;
+        let known = |ip: &Ip| ipv4 && is_mapped(address(*ip));
+        self.rights.policy.checks & checked != checked
+            && !(matches!(self.membership, Membership::Access(_))
+                && self.rights.addresses.iter().any(known))
+    }
+
+    /// Its entry in `maclane_policy`.
+    fn policy_entry(&self) -> Policy {
+        let mut policy = self.rights.policy;
+        // Only an access child has addresses in one VLAN that is known.
+        if matches!(self.membership, Membership::Access(_)) {
+            for ip in self.rights.addresses.iter().rev() {
+                match ip {
+                    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4 @ ..] => policy.ip4 = *v4,
+                    ip => policy.ip6 = *ip,
+                }
+            }
+        }
+        policy
     }
 
     /// All its port flags.
@@ -190,6 +262,7 @@ impl Topology {
     pub fn tables(&self, before: &BTreeMap<GroupKey, PortRef>) -> TableSet {
         let mut tables = TableSet::default();
         self.fill_ports(&mut tables);
+        self.fill_rights(&mut tables);
         self.fill_fdb(&mut tables);
         self.fill_groups(&mut tables, before);
         tables.fill_sources();
@@ -213,13 +286,43 @@ impl Topology {
             if child.kind == Kind::Veth {
                 tables.host_ends.insert(child.host_end, PortRef { port: child.port, pad: 0 });
             }
-            if let Membership::Access(vlan) = child.membership {
-                let key = |ip: &Ip| NeighbourKey { ip: *ip, vlan, pad: 0 };
-                let neighbour = Neighbour { port: child.port, mac: child.mac };
-                tables.neighbours.extend(child.addresses.iter().map(|ip| (key(ip), neighbour)));
-            }
             if child.takes_xdp {
                 tables.tx.insert(child.port, child.host_end);
+            }
+        }
+    }
+
+    /// Who has which address, and what is allowed where. A child's address is the child's, whoever
+    /// else has it.
+    fn fill_rights(&self, tables: &mut TableSet) {
+        let mut insert = |vlan, ip: &Ip, port, mac| {
+            let key = NeighbourKey { ip: *ip, vlan, pad: 0 };
+            tables.neighbours.insert(key, Neighbour { port, mac });
+        };
+        for ((vlan, ip), mac) in &self.pinned {
+            insert(*vlan, ip, PORT_WIRE, *mac);
+        }
+        for ((vlan, ip), mac) in &self.host_addresses {
+            insert(*vlan, ip, PORT_HOST, *mac);
+        }
+        for child in self.children.iter().filter(|child| !child.rights.hidden) {
+            if let Membership::Access(vlan) = child.membership {
+                for ip in &child.rights.addresses {
+                    insert(vlan, ip, child.port, child.mac);
+                }
+            }
+        }
+        let own = self.children.iter().map(|child| (child.port, child.policy_entry()));
+        let policies = own.chain([(PORT_WIRE, self.wire)]);
+        tables.policies.extend(policies.filter(|(_, policy)| *policy != Policy::default()));
+        for child in &self.children {
+            let key = |(ip, bits): (Ip, u8)| {
+                (AllowedKey::new(child.port, address(ip)), AllowedKey::PORT_BITS + u32::from(bits))
+            };
+            tables.allowed.extend(child.rights.allowed.iter().copied().map(key));
+            if child.rights.hidden {
+                let whole = child.rights.addresses.iter().map(|ip| (*ip, 128));
+                tables.allowed.extend(whole.map(key));
             }
         }
     }
@@ -287,12 +390,21 @@ impl Topology {
         // A passthru macvlan child takes every unicast frame that the parent's own stack would get
         // (`drivers/net/macvlan.c`, `macvlan_handle_frame`): no copy reaches the host alone.
         let untagged_host = !macvlan_children().any(|c| c.local & local_flag::ANY_SOURCE != 0);
+        let member = |is: &dyn Fn(&Child) -> bool| {
+            self.children.iter().any(|c| (vlan == VLAN_ANY || c.membership.contains(vlan)) && is(c))
+        };
         [
             (vlan_flag::DEFINED, true),
             (vlan_flag::KERNEL_FROM_WIRE, from_wire),
             (vlan_flag::KERNEL_FROM_CHILD, from_child && !none),
             (vlan_flag::HOST, self.host_vlans.contains_key(&vlan) || vlan == 0 && untagged_host),
             (vlan_flag::NO_MACVLAN, none),
+            (
+                vlan_flag::ARP_FLOOD,
+                member(&|c| c.rights.policy.checks & check_flag::ARP_FLOOD != 0),
+            ),
+            (vlan_flag::OPEN4, member(&|c| c.is_open(true))),
+            (vlan_flag::OPEN6, member(&|c| c.is_open(false))),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

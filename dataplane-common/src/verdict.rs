@@ -15,6 +15,67 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+impl Verdict {
+    const PASS: u64 = 0;
+    const DELIVER: u64 = 1;
+    const FLOOD: u64 = 2;
+    const DROP: u64 = 3;
+
+    /// The verdict about a frame as one word, to hand it from one function of a program to another that
+    /// the verifier looks at by itself: such a function returns a number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        match self {
+            Self::Pass => Self::PASS,
+            Self::Deliver(Delivery { port, kind, tag }) => {
+                Self::DELIVER
+                    | (port as u64) << 8
+                    | (kind as u64) << 24
+                    | (tag.to_raw() as u64) << 32
+            }
+            Self::Flood(flood) => {
+                Self::FLOOD
+                    | (flood.from_flags as u64) << 8
+                    | (flood.ingress as u64) << 16
+                    | (flood.veth_only as u64) << 18
+                    | (flood.wire as u64) << 19
+                    | (flood.vlan as u64) << 20
+                    | (flood.group as u64) << 32
+                    | (flood.slots as u64) << 48
+            }
+            Self::Drop(reason) => Self::DROP | (reason as u64) << 8,
+        }
+    }
+
+    /// The verdict of a word that [`Self::pack`] gave, about a frame with this tag of this port.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
+    pub const fn unpack(word: u64, from: u16, tag: Tag) -> Self {
+        match word & 3 {
+            Self::PASS => Self::Pass,
+            Self::DELIVER => Self::Deliver(Delivery {
+                port: (word >> 8) as u16,
+                kind: Kind::from_raw((word >> 24) as u8),
+                tag: Tag::from_raw((word >> 32) as u32),
+            }),
+            Self::FLOOD => Self::Flood(Flood {
+                from,
+                from_flags: (word >> 8) as u8,
+                tag,
+                vlan: (word >> 20) as u16 & 0xfff,
+                group: (word >> 32) as u16,
+                slots: (word >> 48) as u16,
+                veth_only: word >> 18 & 1 != 0,
+                ingress: IngressCopy::from_raw(word >> 16),
+                wire: word >> 19 & 1 != 0,
+            }),
+            _ => Self::Drop(DropReason::from_raw((word >> 8) as u8)),
+        }
+    }
+}
+
 /// One frame for one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -84,11 +145,7 @@ impl Flood {
             group: (ports >> 32) as u16,
             slots: (ports >> 48) as u16,
             veth_only: rest >> 48 & 1 != 0,
-            ingress: match rest >> 40 & 0xff {
-                1 => IngressCopy::ToHost,
-                2 => IngressCopy::AsIs,
-                _ => IngressCopy::None,
-            },
+            ingress: IngressCopy::from_raw(rest >> 40),
             wire: rest >> 49 & 1 != 0,
         }
     }
@@ -106,6 +163,18 @@ pub enum IngressCopy {
     ToHost = 1,
     /// The frame as it is: for the host, and for whom the kernel floods it to.
     AsIs = 2,
+}
+
+impl IngressCopy {
+    /// The one whose number is in the lowest two bits.
+    #[inline(always)]
+    const fn from_raw(raw: u64) -> Self {
+        match raw & 3 {
+            1 => Self::ToHost,
+            2 => Self::AsIs,
+            _ => Self::None,
+        }
+    }
 }
 
 /// A flood's copy for one member.
@@ -136,6 +205,13 @@ macro_rules! drop_reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
+            }
+
+            /// The reason with this number; [`Self::Refused`] for a number that no reason has.
+            #[must_use]
+            #[inline(always)]
+            pub const fn from_raw(raw: u8) -> Self {
+                match raw { $($code => Self::$variant,)+ _ => Self::Refused }
             }
 
             /// What it means, in one line.
@@ -176,6 +252,24 @@ drop_reasons! {
     Refused = 12, "refused";
     /// Between the wire and a child of an internal network.
     Internal = 13, "internal";
+    /// From the wire, a question for an address that nobody here has, with `--unknown drop`.
+    Stranger = 14, "stranger";
+    /// More than the port's storm control allows.
+    Storm = 15, "storm";
+    /// From a child with a source IP address that is not its own.
+    SourceIp = 16, "source_ip";
+    /// From a child, ARP or neighbour discovery that claims an address or a MAC that is not its own.
+    NeighbourClaim = 17, "neighbour_claim";
+    /// ARP or neighbour discovery that claims an address which is pinned to another station.
+    Pinned = 18, "pinned";
+    /// From a child, a DHCP server's message.
+    DhcpServer = 19, "dhcp_server";
+    /// From a child, a router advertisement or a redirect.
+    Router = 20, "router";
+    /// From a child, with headers that are cut off, fragmented or chained so that nobody sees what it is.
+    HiddenHeader = 21, "hidden_header";
+    /// From a child that has taken as many addresses as it may.
+    AddressLimit = 22, "address_limit";
 }
 
 #[cfg(test)]
@@ -187,6 +281,22 @@ mod tests {
         for (place, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, place, "{}", reason.name());
             assert!(!reason.meaning().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_verdict_survives_packing() {
+        let deliver = |port, kind, tag| Verdict::Deliver(Delivery { port, kind, tag });
+        let drops = DropReason::ALL.iter().map(|reason| Verdict::Drop(*reason));
+        let verdicts = [
+            Verdict::Pass,
+            deliver(0, Kind::Wire, Tag::one(0xe00a)),
+            deliver(1, Kind::Host, Tag::NONE),
+            deliver(1025, Kind::Macvlan, Tag::stacked(10)),
+            deliver(2, Kind::Veth, Tag::one(4094)),
+        ];
+        for verdict in verdicts.into_iter().chain(drops) {
+            assert_eq!(Verdict::unpack(verdict.pack(), 7, Tag::one(9)), verdict);
         }
     }
 
@@ -207,6 +317,8 @@ mod tests {
                 };
                 let (ports, rest) = flood.pack();
                 assert_eq!(Flood::unpack(ports, rest), flood);
+                let word = Verdict::Flood(flood).pack();
+                assert_eq!(Verdict::unpack(word, flood.from, flood.tag), Verdict::Flood(flood));
             }
         }
     }

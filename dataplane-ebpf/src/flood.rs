@@ -21,9 +21,11 @@ use dataplane_common::{
 
 use crate::{
     count,
-    maps::{Maps, count_drop, member},
+    maps::{Maps, member},
+    offence::count_drop,
+    packed::{pack_mac, unpack_mac},
     skb::{END, NEXT, Refused, Skb},
-    tc::{Hook, deliver, parent},
+    tc::{HOOK_BITS, Hook, deliver, parent},
 };
 
 /// Slots served in one turn.
@@ -57,19 +59,6 @@ impl Form {
     fn unpack(form: u64) -> Self {
         Self { tag: Tag::from_raw(form as u32), unicast: form >> 32 != 0 }
     }
-}
-
-/// A MAC and a number of 16 bits.
-#[inline(always)]
-fn pack_mac([a, b, c, d, e, f]: Mac, number: u16) -> u64 {
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | u64::from(number) << 48
-}
-
-/// Undoes [`pack_mac`].
-#[inline(always)]
-fn unpack_mac(packed: u64) -> (Mac, u16) {
-    let [a, b, c, d, e, f, low, high] = packed.to_le_bytes();
-    ([a, b, c, d, e, f], u16::from_le_bytes([low, high]))
 }
 
 impl Walk {
@@ -189,9 +178,6 @@ pub(crate) fn flood(skb: Skb, hook: Hook, dst: Mac, plan: Flood, first: u16) -> 
     maclane_flood(skb.0, ports, rest, pack_mac(dst, first << HOOK_BITS | hook as u16))
 }
 
-/// Bits of a [`Hook`].
-const HOOK_BITS: u32 = 2;
-
 /// Slots of the turn that begins at slot `first`.
 #[inline(always)]
 fn turn(plan: &Flood, first: u16) -> u16 {
@@ -231,11 +217,7 @@ extern "C" fn maclane_leave(
     let plan = Flood::unpack(ports, rest);
     let (dst, place_of_slot) = unpack_mac(place);
     let first = place_of_slot >> HOOK_BITS;
-    let hook = match place_of_slot & 3 {
-        0 => Hook::Ingress,
-        1 => Hook::Egress,
-        _ => Hook::HostEnd,
-    };
+    let hook = Hook::from_raw(place_of_slot);
     let mut walk = Walk { skb: Skb(skb), plan, dst, form: Form::unpack(form) };
     let next = first + turn(&plan, first);
     if next < plan.slots && walk.go_on(next).is_err() {

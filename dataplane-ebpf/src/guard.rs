@@ -3,9 +3,17 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod admit;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod licence;
+#[cfg(target_arch = "bpf")]
+mod offence;
+#[cfg(target_arch = "bpf")]
+mod packed;
+#[cfg(target_arch = "bpf")]
+mod rights;
 
 /// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.
 #[cfg(not(target_arch = "bpf"))]
@@ -13,10 +21,18 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod guard {
-    use aya_ebpf::{Global, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
-    use dataplane_common::{Mark, mark::stamp};
+    use aya_ebpf::{
+        Global,
+        bindings::{__sk_buff, TC_ACT_OK},
+        macros::classifier,
+        programs::TcContext,
+    };
+    use dataplane_common::{Mark, frame::ETH_HLEN, mark::stamp};
 
-    use crate::count::{self, Size};
+    use crate::{
+        admit::{admit, maclane_ask_sibling},
+        count::{self, Size},
+    };
 
     /// The port of the child that this instance sits on; set when it is loaded.
     #[unsafe(no_mangle)]
@@ -29,7 +45,20 @@ mod guard {
     /// Go on with what comes after it (`TCX_NEXT`).
     const NEXT: i32 = -1;
 
-    /// TC egress of a macvlan child: proves which child sent a frame.
+    /// The frame ends here (`TCX_DROP`).
+    const END: i32 = 2;
+
+    /// True for broadcast and multicast.
+    #[inline(always)]
+    fn is_multicast(skb: *mut __sk_buff) -> bool {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        // SAFETY: the byte was checked to be inside the frame.
+        data + ETH_HLEN <= end && unsafe { *(data as *const u8) } & 1 != 0
+    }
+
+    /// TC egress of a macvlan child: proves which child sent a frame, and lets through what it may
+    /// send.
     ///
     /// On a child that maclane made it ends with `TC_ACT_OK`, not with "go on": the filters that
     /// the child's owner may add run after TCX (`net/core/dev.c`, `sch_handle_egress`) and must
@@ -39,7 +68,14 @@ mod guard {
     fn maclane_guard(ctx: TcContext) -> i32 {
         #[allow(clippy::cast_possible_truncation, reason = "a port is below 1,026")]
         let port = GUARD_PORT.load() as u16;
-        count::rx(port, Size::of_skb(ctx.skb.skb));
+        let skb = ctx.skb.skb;
+        count::rx(port, Size::of_skb(skb));
+        if !admit(skb, port) {
+            return END;
+        }
+        if is_multicast(skb) {
+            maclane_ask_sibling(skb, port.into());
+        }
         ctx.set_mark(Mark::From(port).encode());
         let stamp = u32::from(stamp(port));
         // SAFETY: the program's context; with `TC_ACT_OK` the kernel makes the class the index.

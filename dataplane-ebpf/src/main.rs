@@ -3,7 +3,9 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-mod claims;
+mod admit;
+#[cfg(target_arch = "bpf")]
+mod ask;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
@@ -12,6 +14,12 @@ mod flood;
 mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod offence;
+#[cfg(target_arch = "bpf")]
+mod packed;
+#[cfg(target_arch = "bpf")]
+mod rights;
 #[cfg(target_arch = "bpf")]
 mod skb;
 #[cfg(target_arch = "bpf")]

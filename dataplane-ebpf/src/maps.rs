@@ -2,35 +2,26 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
-    helpers::bpf_ktime_get_ns,
+    btf_maps::{Array, DevMap, HashMap},
     macros::btf_map,
 };
 use dataplane_common::{
-    DropReason, Tables,
+    Tables,
     abi::{
-        Bucket, Drops, EVENTS_BYTES, Event, FDB_ENTRIES, FdbKey, FdbValue, GROUP_ENTRIES, Gate,
-        GroupKey, Ip, NEIGHBOURS, Neighbour, NeighbourKey, PORTS, Port, PortRef, SOURCES, Settings,
-        VLANS, Vlan, bucket, event_kind,
+        Addresses, AllowedKey, Bucket, FDB_ENTRIES, FdbKey, FdbValue, GROUP_ENTRIES, GroupKey,
+        Learned, Neighbour, NeighbourKey, PORTS, Policy, Port, PortRef, SOURCES, Settings, VLANS,
+        Vlan, bucket,
     },
     frame::Mac,
 };
 
-use crate::count::Size;
+use crate::rights::{self, Rights};
 
 const PORT_ENTRIES: usize = PORTS as usize;
-const DROP_ENTRIES: usize = DropReason::ALL.len();
 const BPF_F_NO_PREALLOC: usize = 1;
-
-/// Nanoseconds between two events of one kind of one CPU: a storm of unknown sources wakes the daemon
-/// a hundred times a second, not a million.
-const EVENT_INTERVAL_NS: u64 = 10_000_000;
 
 #[btf_map(name = "maclane_fdb")]
 static FDB: HashMap<FdbKey, FdbValue, { FDB_ENTRIES as usize }> = HashMap::new();
-
-#[btf_map(name = "maclane_ports")]
-static PORT_TABLE: Array<Port, PORT_ENTRIES> = Array::new();
 
 #[btf_map(name = "maclane_hostend")]
 static HOST_ENDS: HashMap<u32, PortRef, PORT_ENTRIES> = HashMap::new();
@@ -47,24 +38,6 @@ static GROUPS: HashMap<GroupKey, PortRef, { GROUP_ENTRIES as usize }, BPF_F_NO_P
 
 #[btf_map(name = "maclane_sources")]
 static SOURCE_TABLE: Array<Bucket, { SOURCES as usize }> = Array::new();
-
-#[btf_map(name = "maclane_neigh")]
-static NEIGHBOUR_TABLE: HashMap<
-    NeighbourKey,
-    Neighbour,
-    { NEIGHBOURS as usize },
-    BPF_F_NO_PREALLOC,
-> = HashMap::new();
-
-#[btf_map(name = "maclane_drops")]
-static DROPS: PerCpuArray<Drops, DROP_ENTRIES> = PerCpuArray::new();
-
-// The value type has no size: libbpf refuses a ring buffer whose value has one.
-#[btf_map(name = "maclane_events")]
-static EVENTS: RingBuf<[Event; 0], { EVENTS_BYTES as usize }> = RingBuf::new();
-
-#[btf_map(name = "maclane_gate")]
-static EVENT_GATE: PerCpuArray<Gate, { event_kind::END as usize }> = PerCpuArray::new();
 
 /// The parent's settings, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
@@ -108,7 +81,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn port(&self, port: u16) -> Option<Port> {
-        PORT_TABLE.get(u32::from(port)).copied()
+        rights::port(port)
     }
 
     #[inline(always)]
@@ -124,6 +97,28 @@ impl Tables for Maps {
     #[inline(always)]
     fn drop_unknown(&self) -> bool {
         settings().drop_unknown != 0
+    }
+}
+
+impl Addresses for Maps {
+    #[inline(always)]
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        Rights.neighbour(key)
+    }
+
+    #[inline(always)]
+    fn learned(&self, key: &NeighbourKey) -> Option<Learned> {
+        Rights.learned(key)
+    }
+
+    #[inline(always)]
+    fn allowed(&self, key: AllowedKey) -> bool {
+        Rights.allowed(key)
+    }
+
+    #[inline(always)]
+    fn policy(&self, port: u16) -> Policy {
+        Rights.policy(port)
     }
 }
 
@@ -148,39 +143,4 @@ pub(crate) fn member(vlan: u16, slot: u16) -> Option<u16> {
 pub(crate) fn port_of_host_end(ifindex: u32) -> Option<u16> {
     // SAFETY: copied at once, as in `Maps::fdb`.
     unsafe { HOST_ENDS.get(ifindex).map(|end| end.port) }
-}
-
-/// A frame was dropped.
-#[inline(always)]
-pub(crate) fn count_drop(reason: DropReason, size: Size) {
-    if let Some(drops) = DROPS.get_ptr_mut(reason as u32) {
-        // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
-        unsafe {
-            (*drops).packets += size.packets;
-            (*drops).bytes += size.bytes;
-        }
-    }
-}
-
-/// The child that has an address in a VLAN.
-#[inline(always)]
-pub(crate) fn neighbour(ip: Ip, vlan: u16) -> Option<Neighbour> {
-    // SAFETY: copied at once, as in `Maps::fdb`.
-    unsafe { NEIGHBOUR_TABLE.get(NeighbourKey { ip, vlan, pad: 0 }).copied() }
-}
-
-/// Tells the daemon, unless it was told of the same kind just before.
-#[inline(always)]
-pub(crate) fn tell<T: 'static>(kind: u32, event: T) {
-    let Some(gate) = EVENT_GATE.get_ptr_mut(kind) else { return };
-    // SAFETY: the helper has no preconditions; the entry is this CPU's own.
-    unsafe {
-        let now = bpf_ktime_get_ns();
-        if now - (*gate).last < EVENT_INTERVAL_NS {
-            return;
-        }
-        (*gate).last = now;
-    }
-    // A full ring means that the daemon is away or behind; it looks at everything when it is back.
-    let _ = EVENTS.output_untyped::<T>(event, 0);
 }

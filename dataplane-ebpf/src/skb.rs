@@ -12,8 +12,9 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Frame, Mark,
-    frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag},
+    frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     mark::MENDED,
+    packet::Payload,
 };
 
 use crate::count::Size;
@@ -27,6 +28,9 @@ pub(crate) const END: i32 = 2;
 
 /// `BPF_HDR_START_MAC` (`include/uapi/linux/bpf.h`).
 const BPF_HDR_START_MAC: u32 = 0;
+
+/// Where IPv6's next header is in a frame without a tag (RFC 8200, section 3).
+const NEXT_HEADER: usize = ETH_HLEN + 6;
 
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
@@ -51,18 +55,17 @@ macro_rules! field {
     };
 }
 
-/// Takes the tag off a frame; 0 if that was done.
-///
-/// The kernel looks for one in the bytes only where `skb->protocol` says that there is one, and else
-/// reports success (`net/core/skbuff.c`, `skb_vlan_pop`). A function of its own, so that the verifier
-/// looks at it once.
+/// Turns the tag of a frame from one raw [`Tag`] into another, wherever it is; 0 if that was done. A
+/// function of its own, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_pop(skb: *mut __sk_buff) -> i32 {
-    let skb = Skb(skb);
-    let is_known = skb.tag_is_offloaded() != 0 || skb.protocol() == u32::from(ETH_P_8021Q.to_be());
-    let done = if is_known { skb.pop_known_tag() } else { skb.pop_unknown_tag() };
-    i32::from(done.is_err())
+extern "C" fn maclane_retag(skb: *mut __sk_buff, have: u32, want: u32) -> i32 {
+    let (skb, have, want) = (Skb(skb), Tag::from_raw(have), Tag::from_raw(want));
+    if have.is_some() && skb.pop_tag().is_err() {
+        return 1;
+    }
+    let pushed = if want.is_some() { skb.push_tag(want.tci()) } else { Ok(()) };
+    i32::from(pushed.is_err())
 }
 
 impl Skb {
@@ -99,18 +102,6 @@ impl Skb {
         }
         // A short frame, or one whose payload is not in the linear part.
         self.load_head()
-    }
-
-    /// Bytes of the frame from an offset on; `None` if it is too short.
-    #[inline(always)]
-    pub(crate) fn load<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        let len = N as u32;
-        // SAFETY: helper on the program's context; `bytes` has room for as many.
-        let read =
-            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), len) };
-        // SAFETY: the helper has written all of it.
-        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
     }
 
     /// The head of the frame from its MAC header on, wherever its data begins.
@@ -172,7 +163,27 @@ impl Skb {
     /// The frame, as the decision sees it; `None` if it is too short.
     #[inline(always)]
     pub(crate) fn frame(self) -> Option<Frame> {
-        Some(Frame::parse(&self.head()?, self.offloaded_tag()))
+        Some(self.parsed()?.0)
+    }
+
+    /// The frame, and what it carries; `None` if it is too short.
+    #[inline(always)]
+    pub(crate) fn parsed(self) -> Option<(Frame, Payload)> {
+        let head = self.head()?;
+        Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
+    }
+
+    /// IPv6's next header; 0 if the frame's first bytes do not reach that far.
+    #[inline(always)]
+    pub(crate) fn next_header(self, payload: Payload) -> u8 {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if data + NEXT_HEADER + VLAN_HLEN + 1 > end {
+            return 0;
+        }
+        let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
+        // SAFETY: the byte was checked to be inside the frame.
+        unsafe { *((data + NEXT_HEADER + at) as *const u8) }
     }
 
     #[inline(always)]
@@ -204,10 +215,10 @@ impl Skb {
         if have == want {
             return Ok(());
         }
-        if have.is_some() {
-            self.pop_tag()?;
+        match maclane_retag(self.0, have.to_raw(), want.to_raw()) {
+            0 => Ok(()),
+            _ => Err(Refused),
         }
-        if want.is_some() { self.push_tag(want.tci()) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -220,9 +231,14 @@ impl Skb {
     }
 
     /// Takes the tag off, wherever it is: in the bytes or in the metadata.
+    ///
+    /// The kernel looks for one in the bytes only where `skb->protocol` says that there is one, and else
+    /// reports success (`net/core/skbuff.c`, `skb_vlan_pop`).
     #[inline(always)]
     fn pop_tag(self) -> Result<(), Refused> {
-        if maclane_pop(self.0) == 0 { Ok(()) } else { Err(Refused) }
+        let is_known =
+            self.tag_is_offloaded() != 0 || self.protocol() == u32::from(ETH_P_8021Q.to_be());
+        if is_known { self.pop_known_tag() } else { self.pop_unknown_tag() }
     }
 
     /// The second of two more tags moves the first one into the bytes, and `skb->protocol` tells the

@@ -3,18 +3,25 @@
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Event, Kind, PORT_HOST, PORT_WIRE, event_kind, local_flag},
-    decide::{Sender, decide, egress_port, ingress_port, runt},
+    abi::{Event, Kind, Limit, PORT_HOST, PORT_WIRE, event_kind, local_flag},
+    decide::{Audience, Sender, decide_among, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
+    neighbour::{Asked, is_child},
+    packet::{ETH_P_ARP, ETH_P_IPV6, ICMPV6, Payload},
     verdict::Delivery,
 };
 
 use crate::{
-    claims, count,
+    admit::admit,
+    ask::ask,
+    count,
     flood::flood,
     log,
-    maps::{Maps, count_drop, port_of_host_end, settings, tell},
+    maps::{Maps, port_of_host_end, settings},
+    offence::{count_drop, note, tell},
+    packed::{pack_mac, unpack_mac},
+    rights::is_within,
     skb::{END, NEXT, Refused, Skb},
 };
 
@@ -28,6 +35,21 @@ pub(crate) enum Hook {
     Egress = 1,
     /// The ingress of a veth child's host end.
     HostEnd = 2,
+}
+
+/// Bits of a [`Hook`].
+pub(crate) const HOOK_BITS: u32 = 2;
+
+impl Hook {
+    /// The hook whose number is in the lowest [`HOOK_BITS`].
+    #[inline(always)]
+    pub(crate) const fn from_raw(raw: u16) -> Self {
+        match raw & 3 {
+            0 => Self::Ingress,
+            1 => Self::Egress,
+            _ => Self::HostEnd,
+        }
+    }
 }
 
 /// TC ingress of the parent: frames from the wire, and those that our own programs put back.
@@ -55,8 +77,7 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
 /// two children in bridge mode.
 #[inline(always)]
 fn arrived(skb: Skb) -> i32 {
-    claims::watch(skb);
-    let Some(frame) = skb.frame() else {
+    let Some((frame, payload)) = skb.parsed() else {
         count::rx(PORT_WIRE, skb.size());
         return finish(skb, Hook::Ingress, runt(PORT_WIRE));
     };
@@ -64,7 +85,7 @@ fn arrived(skb: Skb) -> i32 {
     match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
         Ok(PORT_WIRE) => {
             count::rx(PORT_WIRE, skb.size());
-            act(skb, Hook::Ingress, &frame, PORT_WIRE)
+            act(skb, Hook::Ingress, &frame, payload, PORT_WIRE)
         }
         Ok(child) => maclane_sibling(skb.0, child.into()),
         Err(reason) => {
@@ -88,7 +109,7 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
         skb.clear_mark();
     }
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    match decide(&frame, from as u16, &Maps) {
+    match rule(&frame, from as u16, Audience::Everybody) {
         Verdict::Flood(_) => finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused)),
         one => act_on_one(skb, Hook::Ingress, &frame, one),
     }
@@ -101,7 +122,7 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
 fn maclane_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let mark = Mark::decode(skb.mark());
-    let Some(frame) = skb.frame() else {
+    let Some((frame, payload)) = skb.parsed() else {
         // Without a source MAC only a mark can say that a child sent it.
         let from = if let Some(Mark::From(port)) = mark { port } else { PORT_HOST };
         return finish(skb, Hook::Egress, runt(from));
@@ -119,11 +140,14 @@ fn maclane_egress(ctx: TcContext) -> i32 {
         }
         Err(reason) => return finish(skb, Hook::Egress, Verdict::Drop(reason)),
     };
-    // The guard has counted what it marked.
+    // The guard has counted what it marked, and looked at it.
     if mark != Some(Mark::From(from)) {
         count::rx(from, skb.size());
+        if is_child(from) && !admit(skb.0, from) {
+            return END;
+        }
     }
-    act(skb, Hook::Egress, &frame, from)
+    act(skb, Hook::Egress, &frame, payload, from)
 }
 
 /// TC ingress of a veth child's host end: frames of that child.
@@ -135,19 +159,101 @@ fn maclane_port(ctx: TcContext) -> i32 {
         return finish(skb, Hook::HostEnd, Verdict::Drop(DropReason::NoPort));
     };
     count::rx(from, skb.size());
-    match skb.frame() {
-        Some(frame) => act(skb, Hook::HostEnd, &frame, from),
+    if !admit(skb.0, from) {
+        return END;
+    }
+    match skb.parsed() {
+        Some((frame, payload)) => act(skb, Hook::HostEnd, &frame, payload, from),
         None => finish(skb, Hook::HostEnd, runt(from)),
     }
 }
 
 /// Decides, and does what was decided.
 #[inline(always)]
-fn act(skb: Skb, hook: Hook, frame: &Frame, from: u16) -> i32 {
-    match decide(frame, from, &Maps) {
-        Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
-        one => act_on_one(skb, hook, frame, one),
+fn act(skb: Skb, hook: Hook, frame: &Frame, payload: Payload, from: u16) -> i32 {
+    let about = u16::from(is_about_an_address(skb, payload));
+    let of = pack_mac(frame.src, about << HOOK_BITS | hook as u16);
+    maclane_act(skb.0, pack_mac(frame.dst, from), of, frame.tag.to_raw())
+}
+
+/// [`act`], with the port in `to`, and the hook, and whether the frame may be about an address, in `of`,
+/// beside the addresses.
+///
+/// A global function, which the verifier looks at once, and not once for each way that leads to it
+/// (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i32 {
+    let ((dst, from), (src, how)) = (unpack_mac(to), unpack_mac(of));
+    let (skb, hook) = (Skb(skb), Hook::from_raw(how));
+    let mut frame = Frame { dst, src, tag: Tag::from_raw(tag) };
+    let mut audience = Audience::Everybody;
+    if how >> HOOK_BITS != 0 {
+        match ask(skb.0, from, frame.is_multicast()) {
+            Asked::Audience(of) => audience = of,
+            Asked::Child(owner) => {
+                if skb.set_dst(owner.mac).is_err() {
+                    return finish(skb, hook, Verdict::Drop(DropReason::Refused));
+                }
+                frame.dst = owner.mac;
+            }
+            Asked::Nobody(reason) => {
+                note(skb.0, from, reason, true);
+                return finish(skb, hook, Verdict::Drop(reason));
+            }
+        }
     }
+    if from == PORT_WIRE && frame.is_multicast() && maclane_storms(skb.0) != 0 {
+        audience = Audience::HostAndWire;
+    }
+    match rule(&frame, from, audience) {
+        Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
+        one => act_on_one(skb, hook, &frame, one),
+    }
+}
+
+/// Decides where a frame goes.
+#[inline(always)]
+fn rule(frame: &Frame, from: u16, audience: Audience) -> Verdict {
+    let to = pack_mac(frame.dst, from);
+    let of = pack_mac(frame.src, audience as u16);
+    Verdict::unpack(maclane_decide(to, of, frame.tag.to_raw()), from, frame.tag)
+}
+
+/// [`decide_among`], with the port in `to` and the audience in `of`, beside the addresses.
+///
+/// A global function, which the verifier looks at once, and not once for each way that leads on
+/// from it (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_decide(to: u64, of: u64, tag: u32) -> u64 {
+    let ((dst, from), (src, audience)) = (unpack_mac(to), unpack_mac(of));
+    let frame = Frame { dst, src, tag: Tag::from_raw(tag) };
+    #[allow(clippy::cast_possible_truncation, reason = "an audience")]
+    decide_among(&frame, from, Audience::from_raw(audience as u8), &Maps).pack()
+}
+
+/// True for ARP, and for what may be neighbour discovery.
+#[inline(always)]
+fn is_about_an_address(skb: Skb, payload: Payload) -> bool {
+    payload.ethertype == ETH_P_ARP
+        || payload.ethertype == ETH_P_IPV6 && skb.next_header(payload) == ICMPV6
+}
+
+/// Storm control for a frame from the wire to several: not 0 if it is one too many. The host gets it
+/// all the same, as it would without maclane.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_storms(skb: *mut __sk_buff) -> i32 {
+    let skb = Skb(skb);
+    let Some(frame) = skb.frame() else { return 0 };
+    let limit = if frame.dst[0] == 0xff { Limit::Broadcast } else { Limit::Multicast };
+    if is_within(PORT_WIRE, limit) {
+        return 0;
+    }
+    count_drop(DropReason::Storm, skb.size());
+    note(skb.0, PORT_WIRE, DropReason::Storm, true);
+    1
 }
 
 /// Does what was decided, where that is no flood.
@@ -245,7 +351,7 @@ pub(crate) fn parent() -> u32 {
 #[inline(always)]
 fn resume(skb: Skb, from: u16, slot: u16) -> i32 {
     let Some(frame) = skb.frame().filter(Frame::is_multicast) else { return END };
-    match decide(&frame, from, &Maps) {
+    match rule(&frame, from, Audience::Everybody) {
         Verdict::Flood(plan) => flood(skb, Hook::Ingress, frame.dst, plan, slot),
         // The tables have changed since the flood began, and the rest of it has no members.
         Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => END,

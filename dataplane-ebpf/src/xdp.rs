@@ -20,7 +20,8 @@ use dataplane_common::{
 
 use crate::{
     count::{self, Size},
-    maps::{Maps, TX, count_drop, settings},
+    maps::{Maps, TX, settings},
+    offence::count_drop,
 };
 
 /// The two addresses in front of a tag.

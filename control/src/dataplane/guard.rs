@@ -1,7 +1,7 @@
 //! `maclane_guard` on macvlan children: one instance of a small program for each, which carries
 //! the child's port.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::{
     EbpfLoader,
@@ -9,7 +9,7 @@ use aya::{
 };
 use dataplane_common::abi;
 
-use super::{Dataplane, TcKind, attach, program};
+use super::{Dataplane, Pins, TcKind, attach, program};
 use crate::{
     error::{Context, Error, Result},
     failpoint,
@@ -111,11 +111,14 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    /// A loader of guards that count in the map that is pinned at `stats`. It loads one to see
-    /// whether the kernel takes it.
-    pub(super) fn new(stats: PathBuf) -> Self {
+    /// A loader of guards that use the pinned maps of a parent. It loads one to see whether the
+    /// kernel takes it.
+    pub(super) fn new(pins: &Pins) -> Self {
         let mut loader = EbpfLoader::new();
-        loader.btf(None).map_pin_path(abi::map::STATS, stats);
+        loader.btf(None);
+        for name in abi::map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
         let mut guards = Self { loader, tag: None, refused: None };
         match guards.sample() {
             Ok(tag) => guards.tag = Some(tag),

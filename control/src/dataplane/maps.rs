@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf, xdp::DevMap},
+    maps::{
+        Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+        xdp::DevMap,
+    },
     util::nr_cpus,
 };
 use dataplane_common::{
     DropReason,
     abi::{
-        self, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind, Neighbour,
-        NeighbourKey, Port, PortRef, Stats, Vlan, event_kind, map,
+        self, AllowedKey, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind,
+        Learned, Neighbour, NeighbourKey, Offence, OffenceKey, Offended, Policy, Port, PortRef,
+        Stats, Usage, Vlan, event_kind, map,
     },
     topology::TableSet,
 };
@@ -41,6 +46,12 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::DROPS => of::<u32, Drops>(u32::try_from(DropReason::ALL.len()).unwrap_or(u32::MAX)),
         map::EVENT_GATE => of::<u32, Gate>(event_kind::END),
         map::NEIGHBOURS => of::<NeighbourKey, Neighbour>(abi::NEIGHBOURS),
+        map::LEARNED => of::<NeighbourKey, Learned>(abi::LEARNED),
+        // struct bpf_lpm_trie_key (include/uapi/linux/bpf.h): the prefix length comes first.
+        map::ALLOWED => of::<([u8; 4], AllowedKey), u8>(abi::ALLOWED),
+        map::POLICY => of::<u32, Policy>(abi::PORTS),
+        map::USAGE => of::<u32, Usage>(abi::PORTS),
+        map::OFFENCES => of::<OffenceKey, Offence>(abi::OFFENCES),
         // A ring buffer has neither keys nor values.
         _ => (0, 0, abi::EVENTS_BYTES),
     }
@@ -65,12 +76,14 @@ pub(super) struct Maps {
     groups: HashMap<MapData, GroupKey, PortRef>,
     sources: Array<MapData, Bucket>,
     neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
+    allowed: LpmTrie<MapData, AllowedKey, u8>,
+    policies: Array<MapData, Policy>,
     stats: PerCpuArray<MapData, Stats>,
     drops: PerCpuArray<MapData, Drops>,
     events: Option<RingBuf<MapData>>,
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {
@@ -91,6 +104,8 @@ impl Maps {
             groups: take(ebpf, map::GROUPS)?,
             sources: take(ebpf, map::SOURCES)?,
             neighbours: take(ebpf, map::NEIGHBOURS)?,
+            allowed: take(ebpf, map::ALLOWED)?,
+            policies: take(ebpf, map::POLICY)?,
             stats: take(ebpf, map::STATS)?,
             drops: take(ebpf, map::DROPS)?,
             events: Some(take(ebpf, map::EVENTS)?),
@@ -107,6 +122,10 @@ impl Maps {
             ..TableSet::default()
         };
         for port in 0..abi::PORTS {
+            let policy = self.policies.get(&port, 0)?;
+            if policy != Policy::default() {
+                tables.policies.insert(port_number(port), policy);
+            }
             let entry = self.ports.get(&port, 0)?;
             let key = port_number(port);
             if entry.kind != Kind::None as u8 {
@@ -115,6 +134,10 @@ impl Maps {
             if let Ok(device) = self.tx.get(port, 0) {
                 tables.tx.insert(key, device.if_index);
             }
+        }
+        for key in self.allowed.keys() {
+            let key = key?;
+            tables.allowed.insert((key.data(), key.prefix_len()));
         }
         for vlan in 0..abi::VLANS {
             let entry = self.vlans.get(&vlan, 0)?;
@@ -138,6 +161,7 @@ impl Maps {
         check_room(map::FDB, new.fdb.len(), abi::FDB_ENTRIES)?;
         check_room(map::GROUPS, new.groups.len(), abi::GROUP_ENTRIES)?;
         check_room(map::NEIGHBOURS, new.neighbours.len(), abi::NEIGHBOURS)?;
+        check_room(map::ALLOWED, new.allowed.len(), abi::ALLOWED)?;
         let both = |old: usize, added: usize, room: u32| old + added <= room as usize;
         let fdb = both(old.fdb.len(), absent(&old.fdb, &new.fdb), abi::FDB_ENTRIES);
         if fdb && both(old.groups.len(), absent(&old.groups, &new.groups), abi::GROUP_ENTRIES) {
@@ -151,6 +175,14 @@ impl Maps {
 
     fn add(&mut self, old: &TableSet, new: &TableSet) -> Result<()> {
         let full = |name: &str| format!("cannot write {name}");
+        for (key, bits) in new.allowed.difference(&old.allowed) {
+            self.allowed.insert(&Key::new(*bits, *key), 1, 0).doing(|| full(map::ALLOWED))?;
+            failpoint!("maps.allowed");
+        }
+        for (port, policy) in added(&old.policies, &new.policies) {
+            self.policies.set(u32::from(*port), *policy, 0).doing(|| full(map::POLICY))?;
+            failpoint!("maps.policies");
+        }
         for (port, entry) in added(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), *entry, 0).doing(|| full(map::PORTS))?;
             failpoint!("maps.ports");
@@ -234,6 +266,15 @@ impl Maps {
         for port in removed(&old.ports, &new.ports) {
             self.ports.set(u32::from(*port), empty, 0)?;
             failpoint!("maps.ports_removed");
+        }
+        for port in removed(&old.policies, &new.policies) {
+            self.policies.set(u32::from(*port), Policy::default(), 0)?;
+            failpoint!("maps.policies_removed");
+        }
+        for (key, bits) in old.allowed.difference(&new.allowed) {
+            let removed = self.allowed.remove(&Key::new(*bits, *key));
+            removed.doing(|| format!("cannot remove from {}", map::ALLOWED))?;
+            failpoint!("maps.allowed_removed");
         }
         Ok(())
     }
@@ -323,6 +364,8 @@ pub(crate) enum Told {
     NewSource(Event),
     /// Somebody on the wire says to have the address of a child.
     Claim(Claim),
+    /// A child has sent what it may not, or a port more than it may.
+    Offence(Offended),
 }
 
 impl Told {
@@ -331,6 +374,7 @@ impl Told {
         Some(match read::<Event>(bytes)?.kind {
             event_kind::NEW_SOURCE => Self::NewSource(read(bytes)?),
             event_kind::CLAIM => Self::Claim(read(bytes)?),
+            event_kind::OFFENCE | event_kind::STORM => Self::Offence(read(bytes)?),
             _ => return None,
         })
     }

@@ -5,11 +5,15 @@ mod clsact;
 mod guard;
 mod held;
 mod maps;
+mod observed;
 mod pins;
 mod sys;
 mod xdp;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -17,7 +21,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp},
 };
 use dataplane_common::{
-    abi::{self, Settings},
+    abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings},
     topology::TableSet,
 };
 
@@ -53,6 +57,7 @@ pub(crate) struct Dataplane {
     held: held::Held,
     settings: Settings,
     maps: maps::Maps,
+    observed: observed::Observed,
     tables: TableSet,
     attached: attach::Attached,
     tc: TcKind,
@@ -113,8 +118,9 @@ impl Dataplane {
         }
         let mut ebpf = loader.load(OBJECT).doing(|| "cannot load the eBPF object".into())?;
         let attached = attach::Attached::default();
-        let guards = guard::Guards::new(pins.map(abi::map::STATS));
+        let guards = guard::Guards::new(&pins);
         let mut maps = maps::Maps::take(&mut ebpf)?;
+        let observed = observed::Observed::take(&mut ebpf)?;
         let tables = maps.read()?;
         let mut held = held::Held::default();
         let there = abi::map::ALL.iter().map(|name| pins.map(name));
@@ -122,8 +128,19 @@ impl Dataplane {
             held.hold(&path)?;
         }
         let xdp_refused = None;
-        let mut dataplane =
-            Self { ebpf, pins, held, settings, maps, tables, attached, tc, guards, xdp_refused };
+        let mut dataplane = Self {
+            ebpf,
+            pins,
+            held,
+            settings,
+            maps,
+            observed,
+            tables,
+            attached,
+            tc,
+            guards,
+            xdp_refused,
+        };
         dataplane.load_programs()?;
         #[cfg(feature = "bpf-log")]
         log_lines(&mut dataplane.ebpf);
@@ -223,8 +240,27 @@ impl Dataplane {
         self.maps.counters()
     }
 
-    /// Sets the counters of a port to zero, for its next owner.
+    /// What the programs have noted of ports and reasons to drop their frames.
+    pub(crate) fn offences(&self) -> Result<BTreeMap<OffenceKey, Offence>> {
+        self.observed.offences()
+    }
+
+    /// The addresses that children have been seen to take.
+    pub(crate) fn learned(&self) -> Result<BTreeMap<NeighbourKey, Learned>> {
+        self.observed.learned()
+    }
+
+    /// Forgets some of them.
+    pub(crate) fn forget_learned(
+        &mut self,
+        goes: impl Fn(&NeighbourKey, &Learned) -> bool,
+    ) -> Result<()> {
+        self.observed.forget(goes)
+    }
+
+    /// Sets the counters of a port to zero, and forgets what was seen of it, for its next owner.
     pub(crate) fn reset_counters(&mut self, port: u16) -> Result<()> {
+        self.observed.reset(port)?;
         self.maps.reset_counters(port)
     }
 

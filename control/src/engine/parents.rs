@@ -36,7 +36,7 @@ fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<To
                 is_new = true;
             }
             Told::Claim(claim) if claims.len() < HEARD => claims.push(claim),
-            Told::Claim(_) => {}
+            Told::Claim(_) | Told::Offence(_) => {}
         }
     }
     is_new

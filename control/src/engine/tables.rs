@@ -6,9 +6,9 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{Ip, Kind as PortKind, local_flag, port_flag},
+    abi::{Ip, Kind as PortKind, Policy, check_flag, local_flag, port_flag},
     neighbour,
-    topology::{Child as PortChild, Membership, Topology},
+    topology::{Child as PortChild, Membership, Rights, Topology},
 };
 
 use super::{
@@ -122,6 +122,7 @@ impl State {
             host_macs: parent.host_macs.iter().map(|mac| mac.0).collect(),
             beyond: self.macs_beyond(iface).into_iter().map(|(vlan, mac)| (vlan, mac.0)).collect(),
             children: created.chain(adopted).collect(),
+            ..Topology::default()
         })
     }
 
@@ -143,7 +144,12 @@ impl State {
             flags: flags(network, live),
             local: self.local_flags(network, live),
             takes_xdp: live.takes_xdp,
-            addresses: watched(network, record),
+            rights: Rights {
+                addresses: record.addresses.iter().map(|a| mapped(a.ip())).collect(),
+                hidden: network.internal,
+                policy: policy(network, record),
+                ..Rights::default()
+            },
         })
     }
 
@@ -153,11 +159,20 @@ impl State {
     }
 }
 
-/// The addresses that nobody on the wire has a right to say to have. What somebody there has in common
-/// with an internal network is no concern of either.
-fn watched(network: &NetworkSpec, record: &ChildRecord) -> Vec<Ip> {
-    let addresses = record.addresses.iter().filter(|_| !network.internal);
-    addresses.map(|address| mapped(address.ip())).collect()
+/// What a child may do.
+fn policy(network: &NetworkSpec, record: &ChildRecord) -> Policy {
+    let _ = (network, record);
+    learning()
+}
+
+/// What is allowed at the port of a child that nobody has said anything about: everything, and what it
+/// does is remembered.
+fn learning() -> Policy {
+    Policy {
+        checks: check_flag::LEARN4 | check_flag::LEARN6,
+        max_addresses: 16,
+        ..Policy::default()
+    }
 }
 
 /// An address as the tables have it.
@@ -203,6 +218,6 @@ fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
         flags: mode_flags(adopted.mode()) | guard,
         local: any_source(adopted.mode()),
         takes_xdp: false,
-        addresses: Vec::new(),
+        rights: Rights { policy: learning(), ..Rights::default() },
     }
 }

@@ -6,7 +6,7 @@ use dataplane_common::{
     Frame,
     abi::{Kind, PORT_HOST, PORT_WIRE, local_flag, port_flag},
     frame::Mac,
-    topology::{self, Membership, Topology},
+    topology::{self, Membership, Rights, Topology},
 };
 
 /// What a child lets through, and what the kernel does for it. A veth child knows `Vepa` (nothing
@@ -306,6 +306,7 @@ impl Lan {
             host_macs: self.host_macs.clone(),
             beyond: self.beyond.clone(),
             children,
+            ..Topology::default()
         }
     }
 }
@@ -333,7 +334,7 @@ impl Child {
             flags: mode | guard | internal,
             local,
             takes_xdp: false,
-            addresses: Vec::new(),
+            rights: Rights::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use dataplane_common::{
     abi::{Kind, PORT_FIRST_CHILD, PORT_HOST, PORT_WIRE, port_flag},
     decide::{Sender, copy_for, decide, egress_port, ingress_port},
     frame::{Mac, OffloadedTag, Tag, head_of},
-    topology::{Child, Membership, TableSet, Topology},
+    topology::{Child, Membership, Rights, TableSet, Topology},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -78,16 +78,15 @@ fn topology(input: &Input) -> Topology {
             flags: flags & if *veth { own } else { own | of_macvlan },
             local: flags >> 6,
             takes_xdp: false,
-            addresses: Vec::new(),
+            rights: Rights::default(),
         }
     };
     Topology {
         parent: 50,
         mac: HOST,
         host_vlans: input.sub_interfaces.iter().map(|v| (vlan(*v).max(1), HOST)).collect(),
-        host_macs: BTreeSet::new(),
-        beyond: BTreeSet::new(),
         children: children.map(child).collect(),
+        ..Topology::default()
     }
 }
 

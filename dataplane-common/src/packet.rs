@@ -1,0 +1,179 @@
+//! What is inside a frame: where its payload begins, and how IPv6's chain of headers ends.
+
+use crate::frame::{ETH_HLEN, Head, VLAN_HLEN, is_tag};
+
+/// `ETH_P_IP` (`include/uapi/linux/if_ether.h`).
+pub const ETH_P_IPV4: u16 = 0x0800;
+
+/// `ETH_P_ARP` (`include/uapi/linux/if_ether.h`).
+pub const ETH_P_ARP: u16 = 0x0806;
+
+/// `ETH_P_IPV6` (`include/uapi/linux/if_ether.h`).
+pub const ETH_P_IPV6: u16 = 0x86dd;
+
+/// `IPPROTO_UDP`.
+pub const UDP: u8 = 17;
+
+/// `IPPROTO_ICMPV6`.
+pub const ICMPV6: u8 = 58;
+
+/// Bytes of an IPv6 header (RFC 8200, section 3).
+pub const IPV6_HLEN: u32 = 40;
+
+/// The bytes of a frame, wherever the kernel keeps them.
+pub trait Bytes {
+    /// As many bytes as asked for, from an offset on; `None` if the frame is too short.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// [`step`]: there are those for whom it is a function of its own.
+    #[inline(always)]
+    fn step(&self, header: Header) -> Step {
+        step(self, header)
+    }
+}
+
+impl Bytes for [u8] {
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.get(offset as usize..)?.first_chunk().copied()
+    }
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Its `EtherType`, host byte order.
+    pub ethertype: u16,
+    /// Where it begins.
+    pub offset: u32,
+}
+
+impl Payload {
+    /// The payload of a frame that has at most one tag in its bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(head: &Head) -> Self {
+        let (outer, inner) = (u16::from_be(head[6]), u16::from_be(head[8]));
+        if is_tag(outer) {
+            Self { ethertype: inner, offset: (ETH_HLEN + VLAN_HLEN) as u32 }
+        } else {
+            Self { ethertype: outer, offset: ETH_HLEN as u32 }
+        }
+    }
+}
+
+/// How many extension headers are looked at. Hosts send one or two; a chain that goes on is there to
+/// hide something (RFC 7113, section 2).
+const CHAIN: u32 = 8;
+
+/// Where IPv6's chain of headers ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// At this header.
+    At(Header),
+    /// It is in the first fragment, and this is another: nothing to be seen here, and nothing to be
+    /// put together without the first.
+    Elsewhere,
+    /// It cannot be seen: the frame ends before it (RFC 7112 forbids that), or the chain is too long.
+    Hidden,
+}
+
+/// A place in the chain of headers: what comes next, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its protocol.
+    pub protocol: u8,
+    /// Where it begins.
+    pub offset: u32,
+    /// A fragment header came before it.
+    pub fragmented: bool,
+}
+
+/// What follows a header of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Another header.
+    Next(Header),
+    /// Nothing: this one does not belong to the chain any more.
+    End,
+    /// What is in another fragment.
+    Elsewhere,
+    /// What cannot be seen.
+    Hidden,
+}
+
+impl Step {
+    const NEXT: u64 = 1 << 63;
+
+    /// One word: functions of a program that the verifier looks at by themselves return numbers only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        match self {
+            Self::Next(Header { protocol, offset, fragmented }) => {
+                Self::NEXT | offset as u64 | (protocol as u64) << 32 | (fragmented as u64) << 40
+            }
+            Self::End => 0,
+            Self::Elsewhere => 1,
+            Self::Hidden => 2,
+        }
+    }
+
+    /// What a word says that [`Self::pack`] gave.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
+    pub const fn unpack(word: u64) -> Self {
+        if word & Self::NEXT != 0 {
+            return Self::Next(Header {
+                protocol: (word >> 32) as u8,
+                offset: word as u32,
+                fragmented: word >> 40 & 1 != 0,
+            });
+        }
+        match word {
+            0 => Self::End,
+            1 => Self::Elsewhere,
+            _ => Self::Hidden,
+        }
+    }
+}
+
+/// Takes one step along the chain (RFC 8200, section 4).
+#[inline(always)]
+pub fn step(bytes: &(impl Bytes + ?Sized), header: Header) -> Step {
+    let (units, base) = match header.protocol {
+        // Hop-by-hop, routing, destination, mobility, HIP, shim6: in units of eight bytes.
+        0 | 43 | 60 | 135 | 139 | 140 => (8, 1),
+        // Authentication: in units of four, the first two not counted (RFC 4302, section 2.2).
+        51 => (4, 2),
+        // A fragment's: eight bytes.
+        44 => (0, 0),
+        _ => return Step::End,
+    };
+    let Some([protocol, len, high, low]) = bytes.load::<4>(header.offset) else {
+        return Step::Hidden;
+    };
+    let is_fragment = units == 0;
+    if is_fragment && u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+        return Step::Elsewhere;
+    }
+    let size = if is_fragment { 8 } else { (u32::from(len) + base) * units };
+    let fragmented = header.fragmented || is_fragment;
+    Step::Next(Header { protocol, offset: header.offset + size, fragmented })
+}
+
+/// Walks the chain of headers of the IPv6 packet that begins at `offset` to its end (RFC 7113, section
+/// 3).
+#[inline(always)]
+pub fn upper(bytes: &impl Bytes, offset: u32, first: u8) -> Upper {
+    let mut at = Header { protocol: first, offset: offset + IPV6_HLEN, fragmented: false };
+    for _ in 0..CHAIN {
+        match bytes.step(at) {
+            Step::Next(next) => at = next,
+            Step::End => return Upper::At(at),
+            Step::Elsewhere => return Upper::Elsewhere,
+            Step::Hidden => return Upper::Hidden,
+        }
+    }
+    Upper::Hidden
+}

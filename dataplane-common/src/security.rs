@@ -1,0 +1,293 @@
+//! Port security: what a child may send.
+//!
+//! What cannot be read is not let through, where the port is not trusted for it: a header that is cut
+//! off, or fragmented away, may be any (RFC 7113, section 3).
+
+use crate::{
+    abi::{Address, address, check_flag},
+    frame::Mac,
+    neighbour::{self, Kind, Message, Right, UNSPECIFIED, mapped_address, word},
+    packet::{
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, IPV6_HLEN, Payload, UDP, Upper,
+        upper,
+    },
+    verdict::DropReason,
+};
+
+/// The port of a DHCPv4 server (RFC 2131, section 4.1).
+const DHCP4_SERVER: u16 = 67;
+
+/// The port of a DHCPv6 server or relay (RFC 8415, section 7.2).
+const DHCP6_SERVER: u16 = 547;
+
+/// A router advertisement (RFC 4861, section 4.2).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+
+/// A neighbour solicitation (RFC 4861, section 4.3).
+const SOLICITATION: u8 = 135;
+
+/// A neighbour advertisement (RFC 4861, section 4.4).
+const ADVERTISEMENT: u8 = 136;
+
+/// A redirect (RFC 4861, section 4.5).
+const REDIRECT: u8 = 137;
+
+/// The option with the source's MAC (RFC 4861, section 4.6.1).
+const SOURCE_MAC: u8 = 1;
+
+/// The option with the target's MAC (RFC 4861, section 4.6.1).
+const TARGET_MAC: u8 = 2;
+
+/// How many options of a neighbour message are looked at: it has one, or a nonce beside it (RFC
+/// 7527).
+const OPTIONS: u32 = 4;
+
+/// Whether a child may use an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Use {
+    /// It may.
+    Fine = 0,
+    /// It may not.
+    Foreign = 1,
+    /// It could, if it did not have as many already as it may have.
+    Full = 2,
+}
+
+impl Use {
+    /// The use with this number; [`Self::Full`] for a number that none has.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Fine,
+            1 => Self::Foreign,
+            _ => Self::Full,
+        }
+    }
+}
+
+/// Who keeps account of the addresses that a child has.
+pub trait Account {
+    /// Whether the child may use an address, or, if it `asks`, may have asked for it. What it may use
+    /// from now on is remembered.
+    fn uses(&self, ip: Address, asks: bool) -> Use;
+}
+
+/// What is to be done about an address that a child uses, or asks for: whether it may, and whether to
+/// remember that it does.
+#[must_use]
+#[inline(always)]
+pub const fn settle(right: Right, asks: bool, checked: bool) -> (Use, bool) {
+    match right {
+        Right::Own => (Use::Fine, false),
+        Right::Granted => (Use::Fine, true),
+        Right::Free if asks || !checked => (Use::Fine, true),
+        // A question about somebody else's address claims nothing.
+        Right::None if asks || !checked => (Use::Fine, false),
+        Right::Free | Right::None => (Use::Foreign, false),
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// Its MAC.
+    pub mac: Mac,
+    /// The [`check_flag`]s of its port.
+    pub checks: u16,
+}
+
+impl Sender {
+    #[inline(always)]
+    const fn looks_for(self, flag: u16) -> bool {
+        self.checks & flag != 0
+    }
+
+    /// Looks at a frame; returns why it may not be sent.
+    #[inline(always)]
+    pub fn inspect(
+        self,
+        bytes: &impl Bytes,
+        payload: Payload,
+        account: &impl Account,
+    ) -> Option<DropReason> {
+        match payload.ethertype {
+            ETH_P_ARP => self.arp(bytes, payload.offset, account),
+            ETH_P_IPV4 => self.ipv4(bytes, payload.offset, account),
+            ETH_P_IPV6 => self.ipv6(bytes, payload.offset, account),
+            _ => None,
+        }
+    }
+
+    /// What follows from the use of an address.
+    #[inline(always)]
+    fn judge(use_: Use, otherwise: DropReason) -> Option<DropReason> {
+        match use_ {
+            Use::Fine => None,
+            Use::Foreign => Some(otherwise),
+            Use::Full => Some(DropReason::AddressLimit),
+        }
+    }
+
+    /// Looks at an ARP packet.
+    #[inline(always)]
+    pub fn arp(
+        self,
+        bytes: &impl Bytes,
+        offset: u32,
+        account: &impl Account,
+    ) -> Option<DropReason> {
+        let Some(message) = neighbour::arp(bytes, offset) else {
+            return self.unreadable(DropReason::NeighbourClaim);
+        };
+        if self.looks_for(check_flag::ADDRESS) && word(message.mac) != word(self.mac) {
+            return Some(DropReason::NeighbourClaim);
+        }
+        self.says(&message, account)
+    }
+
+    /// A message about an address, whose MACs are right.
+    #[inline(always)]
+    fn says(self, message: &Message, account: &impl Account) -> Option<DropReason> {
+        let asks = message.kind as u8 == Kind::Probe as u8;
+        let ip = if asks { message.target } else { message.sender };
+        Self::judge(account.uses(ip, asks), DropReason::NeighbourClaim)
+    }
+
+    #[inline(always)]
+    const fn unreadable(self, reason: DropReason) -> Option<DropReason> {
+        if self.checks & check_flag::ADDRESS != 0 { Some(reason) } else { None }
+    }
+
+    /// Looks at an IPv4 packet.
+    #[inline(always)]
+    pub fn ipv4(
+        self,
+        bytes: &impl Bytes,
+        offset: u32,
+        account: &impl Account,
+    ) -> Option<DropReason> {
+        let Some(header) = bytes.load::<20>(offset) else {
+            return self.unreadable(DropReason::HiddenHeader);
+        };
+        let source = [header[12], header[13], header[14], header[15]];
+        let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+        let mut from_client = false;
+        if header[9] == UDP && first {
+            let at = offset + (u32::from(header[0]) & 0xf) * 4;
+            let Some([a, b, c, d]) = bytes.load::<4>(at) else {
+                return self.unreadable(DropReason::HiddenHeader);
+            };
+            let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            if from == DHCP4_SERVER && self.looks_for(check_flag::DHCP_SERVER) {
+                return Some(DropReason::DhcpServer);
+            }
+            from_client = to == DHCP4_SERVER;
+        }
+        // Only who asks for an address may have none (RFC 1122, section 3.2.1.3).
+        if u32::from_ne_bytes(source) == 0 && (from_client || header[9] == IGMP) {
+            return None;
+        }
+        Self::judge(account.uses(mapped_address(source), false), DropReason::SourceIp)
+    }
+
+    /// Looks at an IPv6 packet.
+    #[inline(always)]
+    pub fn ipv6(
+        self,
+        bytes: &impl Bytes,
+        start: u32,
+        account: &impl Account,
+    ) -> Option<DropReason> {
+        let Some(next) = bytes.load::<1>(start + 6) else {
+            return self.unreadable(DropReason::HiddenHeader);
+        };
+        let Some(source) = bytes.load::<16>(start + 8).map(address) else {
+            return self.unreadable(DropReason::HiddenHeader);
+        };
+        let (protocol, at, fragmented) = match upper(bytes, start, next[0]) {
+            Upper::At(Header { protocol, offset, fragmented }) => (protocol, offset, fragmented),
+            Upper::Elsewhere => (0, 0, true),
+            Upper::Hidden if self.checks & GUARDED != 0 => {
+                return Some(DropReason::HiddenHeader);
+            }
+            Upper::Hidden => (0, 0, true),
+        };
+        let plain = at == start + IPV6_HLEN && !fragmented;
+        if let Some(reason) = self.upper(bytes, protocol, at, plain) {
+            return Some(reason);
+        }
+        if plain
+            && protocol == ICMPV6
+            && let Some(message) = neighbour::discovery(bytes, start)
+        {
+            if self.looks_for(check_flag::ADDRESS) && !self.names_itself(bytes, at, &message) {
+                return Some(DropReason::NeighbourClaim);
+            }
+            if self.looks_for(check_flag::ADDRESS) && message.sender != source {
+                // An advertisement for one address may come from another of the same child.
+                if message.kind as u8 != Kind::Probe as u8
+                    && account.uses(source, false) as u8 != Use::Fine as u8
+                {
+                    return Some(DropReason::SourceIp);
+                }
+            }
+            return self.says(&message, account);
+        }
+        if source == UNSPECIFIED && protocol == ICMPV6 {
+            // Reports of groups, before there is an address (RFC 3590); router solicitations.
+            return None;
+        }
+        Self::judge(account.uses(source, false), DropReason::SourceIp)
+    }
+
+    /// What the upper header says, beside addresses. It is `plain` if it stands right behind the
+    /// IPv6 header.
+    #[inline(always)]
+    fn upper(self, bytes: &impl Bytes, protocol: u8, at: u32, plain: bool) -> Option<DropReason> {
+        if protocol == UDP && self.looks_for(check_flag::DHCP_SERVER) {
+            let Some(from) = bytes.load::<2>(at) else { return Some(DropReason::HiddenHeader) };
+            let is_server = u16::from_be_bytes(from) == DHCP6_SERVER;
+            return if is_server { Some(DropReason::DhcpServer) } else { None };
+        }
+        if protocol != ICMPV6 || self.checks & GUARDED == 0 {
+            return None;
+        }
+        let Some([kind]) = bytes.load::<1>(at) else { return Some(DropReason::HiddenHeader) };
+        match kind {
+            ROUTER_ADVERTISEMENT | REDIRECT if self.looks_for(check_flag::ROUTER) => {
+                Some(DropReason::Router)
+            }
+            // Nobody fragments them (RFC 6980, section 5), or puts anything before them.
+            SOLICITATION | ADVERTISEMENT if !plain && self.looks_for(check_flag::ADDRESS) => {
+                Some(DropReason::HiddenHeader)
+            }
+            _ => None,
+        }
+    }
+
+    /// True if the MACs that a neighbour message carries are the sender's own.
+    #[inline(always)]
+    fn names_itself(self, bytes: &impl Bytes, at: u32, message: &Message) -> bool {
+        let wanted = if message.kind as u8 == Kind::Claim as u8 { TARGET_MAC } else { SOURCE_MAC };
+        let mut option = at + 24;
+        for _ in 0..OPTIONS {
+            let Some([kind, len, a, b, c, d, e, f]) = bytes.load::<8>(option) else { return true };
+            if kind == wanted {
+                return word([a, b, c, d, e, f]) == word(self.mac);
+            }
+            if len == 0 {
+                return true;
+            }
+            option += u32::from(len) * 8;
+        }
+        true
+    }
+}
+
+/// `IPPROTO_IGMP`.
+const IGMP: u8 = 2;
+
+/// What needs to see the upper header of an IPv6 packet.
+const GUARDED: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;

@@ -1,0 +1,326 @@
+//! What a child's frame has to pass before anything is decided about it: storm control and port
+//! security.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
+use dataplane_common::{
+    DropReason, Frame,
+    abi::{Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, port_flag},
+    frame::{HEAD_LEN, Head, OffloadedTag},
+    neighbour::{Kind, halves, is_child, join, message, owner, right},
+    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
+    security::{Account, Sender, Use, settle},
+};
+
+use crate::{
+    count::Size,
+    offence::{count_drop, note},
+    packed::Place,
+    rights::{Rights, is_within, now, policy, port, remember},
+};
+
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+
+/// The bytes of an skb, from its data on.
+#[derive(Clone, Copy)]
+pub(crate) struct SkbBytes(pub(crate) *mut __sk_buff);
+
+impl Bytes for SkbBytes {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let len = N as u32;
+        // SAFETY: helper on the program's context; `bytes` has room for as many.
+        let read =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), len) };
+        // SAFETY: the helper has written all of it.
+        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn step(&self, header: Header) -> Step {
+        Step::unpack(maclane_step(self.0, Step::Next(header).pack()))
+    }
+}
+
+/// [`step`], for the header that is next in `at`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_step(skb: *mut __sk_buff, at: u64) -> u64 {
+    match Step::unpack(at) {
+        // Of these bytes, not of those that come here.
+        Step::Next(header) => step(&SkbBytes(skb), header).pack(),
+        other => other.pack(),
+    }
+}
+
+impl SkbBytes {
+    /// The frame and where its payload begins; `None` if it is too short.
+    #[inline(always)]
+    pub(crate) fn frame(self) -> Option<(Frame, Payload)> {
+        let mut head = MaybeUninit::<Head>::uninit();
+        let (to, len) = (head.as_mut_ptr().cast(), HEAD_LEN as u32);
+        // SAFETY: helper on the program's context; `head` has room for as many bytes.
+        if unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to, len) } != 0 {
+            return None;
+        }
+        // SAFETY: the helper has written all of it.
+        let head = unsafe { head.assume_init() };
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (present, proto, tci) =
+            unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
+        #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
+        let tag = OffloadedTag {
+            present: present != 0,
+            proto: u16::from_be(proto as u16),
+            tci: tci as u16,
+        };
+        Some((Frame::parse(&head, tag), Payload::of(&head)))
+    }
+}
+
+/// What is looked at in every frame of a port.
+const ALWAYS: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
+
+/// What is looked at in frames about addresses only.
+const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
+
+/// False for a frame that a child may not send: it has been counted then.
+#[inline(always)]
+pub(crate) fn admit(skb: *mut __sk_buff, from: u16) -> bool {
+    let Some(policy) = policy(from) else { return true };
+    if is_plain(skb, policy) { true } else { maclane_admit(skb, from.into()) == 0 }
+}
+
+/// True for a frame that need not be looked at more closely: one that is for one station and, where
+/// that is checked, plain TCP or UDP from the port's first IPv4 address.
+#[inline(always)]
+fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
+    const WANTED: usize = 38;
+    // SAFETY: the program's context; the verifier rewrites the accesses.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + WANTED > end {
+        return false;
+    }
+    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    let bytes = unsafe { &*(data as *const [u8; WANTED]) };
+    if bytes[0] & 1 != 0 {
+        return false;
+    }
+    let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    match word(12) {
+        ETH_P_IPV4 if policy.checks & ALWAYS == 0 => true,
+        ETH_P_IPV4 => {
+            let source = u32::from_ne_bytes([bytes[26], bytes[27], bytes[28], bytes[29]]);
+            let protocol = bytes[23];
+            bytes[14] == 0x45
+                && source != 0
+                && source == u32::from_ne_bytes(policy.ip4)
+                && (protocol == TCP
+                    || protocol == UDP && word(20) & 0x1fff == 0 && word(34) != DHCP4_SERVER)
+        }
+        ETH_P_IPV6 => policy.checks & ALWAYS == 0 && bytes[20] != ICMPV6,
+        _ => policy.checks & (ALWAYS | MESSAGES) == 0,
+    }
+}
+
+/// The port of a DHCPv4 server (RFC 2131, section 4.1).
+const DHCP4_SERVER: u16 = 67;
+
+/// Looks at a frame of a child; 0 if it may pass. A frame too short to be read is left to who decides.
+///
+/// A global function, which the verifier looks at once (`Documentation/bpf/verifier.rst`), as are those
+/// that it calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let from = from as u16;
+    let Some(limited) = limited(skb) else { return 0 };
+    if limited.is_multicast && !is_within(from, limited.limit) {
+        return refuse(skb, from, DropReason::Storm);
+    }
+    let found = maclane_inspect(skb, from.into());
+    if found == 0 {
+        return 0;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a reason")]
+    let reason = DropReason::from_raw((found - 1) as u8);
+    if policy(from).is_some_and(|policy| policy.checks & check_flag::ENFORCE != 0) {
+        return refuse(skb, from, reason);
+    }
+    note(skb, from, reason, false);
+    0
+}
+
+/// What a frame's destination says of limits.
+struct Limited {
+    is_multicast: bool,
+    limit: Limit,
+}
+
+#[inline(always)]
+fn limited(skb: *mut __sk_buff) -> Option<Limited> {
+    let [first] = SkbBytes(skb).load::<1>(0)?;
+    let limit = if first == 0xff { Limit::Broadcast } else { Limit::Multicast };
+    Some(Limited { is_multicast: first & 1 != 0, limit })
+}
+
+/// Drops a frame.
+#[inline(always)]
+fn refuse(skb: *mut __sk_buff, from: u16, reason: DropReason) -> i32 {
+    count_drop(reason, Size::of_skb(skb));
+    note(skb, from, reason, true);
+    1
+}
+
+/// Where the payload of a frame of a port is, its `EtherType` in `extra`; [`NOTHING`] for a frame that is
+/// too short.
+///
+/// What comes back is a number that the verifier knows nothing of: it need not follow each form that a
+/// tag can have to the end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_place(skb: *mut __sk_buff, from: u32) -> u64 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let number = from as u16;
+    let Some((frame, payload)) = SkbBytes(skb).frame() else { return NOTHING };
+    let tagged = frame.tag.vlan();
+    let is_access = |p: &Port| p.flags & port_flag::TRUNK == 0;
+    let own = if is_child(number) { port(number).filter(is_access) } else { None };
+    let vlan = own.map_or(tagged, |p| p.vlan);
+    #[allow(clippy::cast_possible_truncation, reason = "14 or 18")]
+    Place { port: number, vlan, offset: payload.offset as u16, extra: payload.ethertype }.pack()
+}
+
+/// No place.
+const NOTHING: u64 = u64::MAX;
+
+/// Where the payload of a frame of a port is, its `EtherType` in `extra`.
+#[inline(always)]
+pub(crate) fn place(skb: *mut __sk_buff, from: u16) -> Option<Place> {
+    let word = maclane_place(skb, from.into());
+    if word == NOTHING { None } else { Some(Place::unpack(word)) }
+}
+
+/// Port security: 0 if the frame may pass, else one more than the reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_inspect(skb: *mut __sk_buff, from: u32) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let from = from as u16;
+    let Some(at) = place(skb, from) else { return 0 };
+    let Some(policy) = policy(from) else { return 0 };
+    let always = policy.checks & ALWAYS != 0;
+    let messages = always || policy.checks & MESSAGES != 0;
+    match at.extra {
+        ETH_P_ARP if messages => maclane_arp(skb, at.pack()),
+        ETH_P_IPV6 if messages => maclane_ipv6(skb, at.pack()),
+        ETH_P_IPV4 if always => maclane_ipv4(skb, at.pack()),
+        _ => 0,
+    }
+}
+
+/// What is looked at, and who keeps account.
+#[inline(always)]
+fn sender(at: u64) -> Option<(Sender, Book, u32)> {
+    let at = Place::unpack(at);
+    let (policy, port) = (policy(at.port)?, port(at.port)?);
+    let sender = Sender { mac: port.mac, checks: policy.checks };
+    Some((sender, Book { port: at.port, vlan: at.vlan }, at.offset.into()))
+}
+
+#[inline(always)]
+fn answer(offence: Option<DropReason>) -> u32 {
+    offence.map_or(0, |reason| reason as u32 + 1)
+}
+
+/// [`Sender::arp`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_arp(skb: *mut __sk_buff, at: u64) -> u32 {
+    let Some((sender, book, offset)) = sender(at) else { return 0 };
+    answer(sender.arp(&SkbBytes(skb), offset, &book))
+}
+
+/// [`Sender::ipv4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_ipv4(skb: *mut __sk_buff, at: u64) -> u32 {
+    let Some((sender, book, offset)) = sender(at) else { return 0 };
+    answer(sender.ipv4(&SkbBytes(skb), offset, &book))
+}
+
+/// [`Sender::ipv6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_ipv6(skb: *mut __sk_buff, at: u64) -> u32 {
+    let Some((sender, book, offset)) = sender(at) else { return 0 };
+    answer(sender.ipv6(&SkbBytes(skb), offset, &book))
+}
+
+/// The account of a child's addresses, kept in the maps.
+#[derive(Clone, Copy)]
+struct Book {
+    port: u16,
+    vlan: u16,
+}
+
+impl Account for Book {
+    #[inline(always)]
+    fn uses(&self, ip: Address, asks: bool) -> Use {
+        let (first, last) = halves(ip);
+        let Self { port, vlan } = *self;
+        let place = Place { port, vlan, offset: 0, extra: asks.into() };
+        Use::from_raw(maclane_uses(first, last, place.pack()))
+    }
+}
+
+/// Whether a child may use the address of two halves, or, if `extra` of the place is not 0, ask for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_uses(first: u64, last: u64, place: u64) -> u32 {
+    let Place { port: number, vlan, extra, .. } = Place::unpack(place);
+    let (Some(policy), Some(port)) = (policy(number), port(number)) else { return 0 };
+    let key = NeighbourKey::new(join(first, last), vlan);
+    let (child, now) = (Neighbour { port: number, mac: port.mac }, now());
+    let right = right(&key, child, now, policy, &Rights);
+    let checked = policy.checks & check_flag::ADDRESS != 0;
+    let (use_, lasting) = settle(right, extra != 0, checked);
+    if lasting && !remember(&key, child, policy.max_addresses, now) && checked {
+        return Use::Full as u32;
+    }
+    use_ as u32
+}
+
+/// Sends a question of a child in bridge mode to the one sibling that can answer it: the kernel gives
+/// a broadcast of such a child to all of them before any other program of ours sees it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn maclane_ask_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let from = from as u16;
+    let Some(at) = place(skb, from) else { return 0 };
+    let Some(own) = port(from).filter(|own| own.flags & port_flag::BRIDGE != 0) else { return 0 };
+    let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else { return 0 };
+    if message.kind as u8 == Kind::Claim as u8 {
+        return 0;
+    }
+    let key = NeighbourKey::new(message.target, at.vlan);
+    let Some(owner) = owner(&key, now(), &Rights) else { return 0 };
+    if !is_child(owner.port) || owner.port == from {
+        return 0;
+    }
+    let Some(sibling) = port(owner.port) else { return 0 };
+    let floods = policy(owner.port).is_some_and(|p| p.checks & check_flag::ARP_FLOOD != 0);
+    if own.flags & sibling.flags & port_flag::BRIDGE != 0 && !floods {
+        // SAFETY: the address holds the six bytes.
+        unsafe { bpf_skb_store_bytes(skb, 0, owner.mac.as_ptr().cast(), 6, 0) };
+    }
+    0
+}

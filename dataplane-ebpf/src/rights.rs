@@ -1,0 +1,176 @@
+//! Who has which address, and what is allowed at which port: the maps, shared by the programs of a
+//! parent and the guards on its children.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    helpers::bpf_ktime_get_coarse_ns,
+    macros::btf_map,
+};
+use dataplane_common::abi::{
+    ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
+    NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, frames_in_window,
+};
+
+const PORT_ENTRIES: usize = PORTS as usize;
+const BPF_F_NO_PREALLOC: usize = 1;
+
+#[btf_map(name = "maclane_ports")]
+static PORT_TABLE: Array<Port, PORT_ENTRIES> = Array::new();
+
+#[btf_map(name = "maclane_neigh")]
+static NEIGHBOUR_TABLE: HashMap<
+    NeighbourKey,
+    Neighbour,
+    { NEIGHBOURS as usize },
+    BPF_F_NO_PREALLOC,
+> = HashMap::new();
+
+#[btf_map(name = "maclane_learned")]
+static LEARNED_TABLE: HashMap<NeighbourKey, Learned, { LEARNED as usize }, BPF_F_NO_PREALLOC> =
+    HashMap::new();
+
+#[btf_map(name = "maclane_allowed")]
+static ALLOWED_TABLE: LpmTrie<AllowedKey, u8, { ALLOWED as usize }> = LpmTrie::new();
+
+#[btf_map(name = "maclane_policy")]
+static POLICIES: Array<Policy, PORT_ENTRIES> = Array::new();
+
+#[btf_map(name = "maclane_usage")]
+static USAGE: Array<Usage, PORT_ENTRIES> = Array::new();
+
+/// Nanoseconds since boot, as of the last tick: exact enough for what is remembered, and cheap.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// What stands at a port.
+#[inline(always)]
+pub(crate) fn port(port: u16) -> Option<Port> {
+    PORT_TABLE.get(u32::from(port)).copied()
+}
+
+/// What is allowed at a port.
+#[inline(always)]
+pub(crate) fn policy(port: u16) -> Option<&'static Policy> {
+    POLICIES.get(u32::from(port))
+}
+
+/// The address tables, as the rules see them.
+pub(crate) struct Rights;
+
+impl Addresses for Rights {
+    #[inline(always)]
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        // SAFETY: copied at once; the slot of an entry that is removed at this moment may already
+        // hold another one, as it may a moment later.
+        unsafe { NEIGHBOUR_TABLE.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn learned(&self, key: &NeighbourKey) -> Option<Learned> {
+        // SAFETY: as above.
+        unsafe { LEARNED_TABLE.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn allowed(&self, allowed: AllowedKey) -> bool {
+        ALLOWED_TABLE.get(&Key::new(AllowedKey::BITS, allowed)).is_some()
+    }
+
+    #[inline(always)]
+    fn policy(&self, port: u16) -> Policy {
+        policy(port).copied().unwrap_or_default()
+    }
+}
+
+/// Counts a frame against a limit of a port; false if it is one too many.
+#[inline(always)]
+fn within(port: u16, limit: Limit) -> bool {
+    let rate = match limit {
+        Limit::Stranger => STRANGERS,
+        Limit::Broadcast | Limit::Multicast | Limit::Unknown => {
+            policy(port).map_or(0, |policy| policy.limits[limit as usize % LIMITS])
+        }
+    };
+    if rate == 0 {
+        return true;
+    }
+    let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return true };
+    #[allow(clippy::cast_possible_truncation, reason = "it may wrap: windows are only compared")]
+    let number = (now() >> WINDOW_SHIFT) as u32;
+    // SAFETY: the entry is there as long as the map. Other CPUs may count at the same moment, and a
+    // frame more or less may get through then.
+    unsafe {
+        let window = &raw mut (*usage).windows[limit as usize % LIMITS];
+        if (*window).number != number {
+            (*window).number = number;
+            (*window).frames = 0;
+        }
+        (*window).frames += 1;
+        (*window).frames <= frames_in_window(rate)
+    }
+}
+
+/// [`within`], looked at once by the verifier. The limit is in the upper half of `port_and_limit`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let port = port_and_limit as u16;
+    let limit = match port_and_limit >> 16 {
+        0 => Limit::Broadcast,
+        1 => Limit::Multicast,
+        2 => Limit::Unknown,
+        _ => Limit::Stranger,
+    };
+    u32::from(within(port, limit))
+}
+
+/// Counts a frame against a limit of a port; false if it is one too many.
+#[inline(always)]
+pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
+    maclane_within(u32::from(port) | (limit as u32) << 16) != 0
+}
+
+/// Nanoseconds after which it is noted that an address is still in use.
+const REFRESH_NS: u64 = 1_000_000_000;
+
+/// Remembers that a child has an address; false if it has as many as it may.
+#[inline(always)]
+pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64) -> bool {
+    let before = LEARNED_TABLE.get_ptr_mut(key);
+    if let Some(entry) = before {
+        // SAFETY: an entry of the table. One that is being removed is written in vain.
+        unsafe {
+            if (*entry).port == child.port {
+                if now - (*entry).seen > REFRESH_NS {
+                    (*entry).seen = now;
+                }
+                return true;
+            }
+        }
+    }
+    let Some(usage) = USAGE.get_ptr_mut(u32::from(child.port)) else { return false };
+    // SAFETY: the entry is there as long as the map; the daemon counts anew now and then.
+    unsafe {
+        if (*usage).addresses >= u32::from(max) {
+            return false;
+        }
+        (*usage).addresses += 1;
+    }
+    let learned = Learned { seen: now, since: now, port: child.port, mac: child.mac };
+    LEARNED_TABLE.insert(key, learned, 0).is_ok()
+}
+
+/// Forgets an address that somebody else has said to have before the child that asked for it could
+/// believe it to be its own.
+#[inline(always)]
+#[allow(dead_code, reason = "a guard does not see what others say")]
+pub(crate) fn forget_tentative(key: &NeighbourKey, now: u64) {
+    let Some(learned) = Rights.learned(key) else { return };
+    if now - learned.since < dataplane_common::neighbour::TENTATIVE_NS {
+        let _ = LEARNED_TABLE.remove(key);
+    }
+}
