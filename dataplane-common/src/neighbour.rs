@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{
-        Address, Addresses, AllowedKey, Ip, Neighbour, NeighbourKey, PORT_FIRST_CHILD, PORT_HOST,
-        PORT_WIRE, Policy, Tables, address, check_flag, vlan_flag,
+        Address, Addresses, AllowedKey, Ip, Learned, Neighbour, NeighbourKey, PORT_FIRST_CHILD,
+        PORT_HOST, PORT_WIRE, Policy, Tables, address, check_flag, vlan_flag,
     },
     decide::Audience,
     frame::Mac,
@@ -211,10 +211,17 @@ pub fn owner(key: &NeighbourKey, now: u64, tables: &impl Addresses) -> Option<Ne
         return Some(known);
     }
     let learned = tables.learned(key)?;
-    if now.saturating_sub(learned.seen) > STALE_NS {
+    if is_stale(&learned, now, tables) {
         return None;
     }
     Some(Neighbour { port: learned.port, mac: learned.mac })
+}
+
+/// True for an address that may be somebody else's by now. One that is bound to its child is not.
+#[inline(always)]
+fn is_stale(learned: &Learned, now: u64, tables: &impl Addresses) -> bool {
+    now.saturating_sub(learned.seen) > STALE_NS
+        && tables.policy(learned.port).checks & check_flag::ADDRESS == 0
 }
 
 /// Whom a message from port `from` is for.
@@ -244,7 +251,7 @@ pub fn asked(
         }
         return stranger(message, from, vlan, tables, strangers);
     };
-    if owner.port == from {
+    if owner.port == from && from != PORT_WIRE {
         // It asks for its own: a probe of what it has already, which others have to hear.
         return everybody;
     }
@@ -335,7 +342,7 @@ pub fn right(
             let ripe = is_mapped(ip) || now.saturating_sub(learned.since) >= TENTATIVE_NS;
             return if ripe { Right::Granted } else { Right::None };
         }
-        taken = now.saturating_sub(learned.seen) <= STALE_NS;
+        taken = !is_stale(&learned, now, tables);
     }
     if is_link_local_of(ip, child.mac) || tables.allowed(AllowedKey::new(child.port, ip)) {
         return Right::Granted;
@@ -366,4 +373,291 @@ const fn is_link_local_of(ip: Address, [a, b, c, d, e, f]: Mac) -> bool {
 #[inline(always)]
 pub const fn is_child(port: u16) -> bool {
     port >= PORT_FIRST_CHILD
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        abi::{Bucket, FdbValue, Port, Vlan},
+        packet::ETH_P_IPV4,
+    };
+
+    const MAC: Mac = [2, 0, 0, 0, 0, 9];
+    const OTHER: Mac = [2, 0, 0, 0, 0, 8];
+    const SENDER: [u8; 4] = [192, 168, 50, 9];
+    const TARGET: [u8; 4] = [192, 168, 50, 1];
+    const VLAN: u16 = 50;
+    const NOW: u64 = 2 * STALE_NS;
+
+    fn arp_packet(operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let mut arp = vec![0, 1, 8, 0, 6, 4, 0, operation];
+        arp.extend(MAC.iter().chain(&sender).chain(&[0; 6]).chain(&target));
+        arp
+    }
+
+    #[test]
+    fn arp_is_read_as_what_it_means() {
+        let read = |packet: &[u8]| message(&packet, ETH_P_ARP, 0);
+        let want = |kind, sender, target| Some(Message { kind, target, sender, mac: MAC });
+        let (own, other) = (mapped_address(SENDER), mapped_address(TARGET));
+        let cases = [
+            ("a question", arp_packet(1, SENDER, TARGET), want(Kind::Question, own, other)),
+            ("a probe", arp_packet(1, [0; 4], TARGET), want(Kind::Probe, UNSPECIFIED, other)),
+            ("an announcement", arp_packet(1, SENDER, SENDER), want(Kind::Claim, own, own)),
+            ("a reply", arp_packet(2, SENDER, TARGET), want(Kind::Claim, own, own)),
+        ];
+        for (name, packet, want) in cases {
+            assert_eq!(read(&packet), want, "{name}");
+        }
+        for byte in 0..6 {
+            let mut packet = arp_packet(1, SENDER, TARGET);
+            packet[byte] ^= 1;
+            assert_eq!(read(&packet), None, "not Ethernet and IPv4, byte {byte}");
+        }
+        assert_eq!(read(&arp_packet(1, SENDER, TARGET)[..27]), None, "cut off");
+        assert_eq!(message(&&arp_packet(1, SENDER, TARGET)[..], ETH_P_IPV4, 0), None);
+    }
+
+    const SOURCE6: Ip = [0xfd, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    const TARGET6: Ip = [0xfd, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    fn discovery_packet(kind: u8, source: Ip) -> Vec<u8> {
+        let mut packet = vec![0; 64];
+        (packet[6], packet[7], packet[40]) = (58, 255, kind);
+        packet[8..24].copy_from_slice(&source);
+        packet[48..].copy_from_slice(&TARGET6);
+        packet
+    }
+
+    #[test]
+    fn neighbour_discovery_is_read_as_what_it_means() {
+        let read = |packet: &[u8]| message(&packet, ETH_P_IPV6, 0);
+        let (source, target) = (address(SOURCE6), address(TARGET6));
+        let want = |kind, sender| Some(Message { kind, target, sender, mac: [0; 6] });
+        let cases = [
+            ("a question", discovery_packet(135, SOURCE6), want(Kind::Question, source)),
+            ("a probe", discovery_packet(135, [0; 16]), want(Kind::Probe, UNSPECIFIED)),
+            ("an advertisement", discovery_packet(136, SOURCE6), want(Kind::Claim, target)),
+            ("a router's", discovery_packet(134, SOURCE6), None),
+        ];
+        for (name, packet, want) in cases {
+            assert_eq!(read(&packet), want, "{name}");
+        }
+        for (byte, value, why) in [(6, 17, "UDP"), (7, 64, "from afar"), (41, 1, "its code")] {
+            let mut packet = discovery_packet(136, SOURCE6);
+            packet[byte] = value;
+            assert_eq!(read(&packet), None, "{why}");
+        }
+    }
+
+    /// A LAN in [`VLAN`]: child 2 has [`SENDER`], child 3 has been seen with another address, the host has
+    /// one, and one is pinned to a station on the wire.
+    #[derive(Default)]
+    struct Lan {
+        neighbours: BTreeMap<Ip, Neighbour>,
+        learned: BTreeMap<Ip, Learned>,
+        policies: BTreeMap<u16, Policy>,
+        flags: u16,
+        drop_unknown: bool,
+    }
+
+    const LEARNED: [u8; 4] = [192, 168, 50, 30];
+    const OF_HOST: [u8; 4] = [192, 168, 50, 2];
+    const PINNED: [u8; 4] = [192, 168, 50, 3];
+
+    fn lan() -> Lan {
+        let neighbours =
+            [(SENDER, 2, MAC), (OF_HOST, PORT_HOST, OTHER), (PINNED, PORT_WIRE, OTHER)];
+        let learned = Learned { seen: NOW, since: 0, port: 3, mac: OTHER };
+        Lan {
+            neighbours: neighbours
+                .map(|(ip, port, mac)| (mapped(ip), Neighbour { port, mac }))
+                .into(),
+            learned: [(mapped(LEARNED), learned)].into(),
+            ..Lan::default()
+        }
+    }
+
+    impl Addresses for Lan {
+        fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+            self.neighbours.get(&key.ip).filter(|_| key.vlan == VLAN).copied()
+        }
+
+        fn learned(&self, key: &NeighbourKey) -> Option<Learned> {
+            self.learned.get(&key.ip).filter(|_| key.vlan == VLAN).copied()
+        }
+
+        fn allowed(&self, key: AllowedKey) -> bool {
+            key == AllowedKey::new(2, mapped_address([192, 168, 50, 77]))
+        }
+
+        fn policy(&self, port: u16) -> Policy {
+            self.policies.get(&port).copied().unwrap_or_default()
+        }
+    }
+
+    impl Tables for Lan {
+        fn fdb(&self, _: Mac, _: u16) -> Option<FdbValue> {
+            None
+        }
+
+        fn port(&self, _: u16) -> Option<Port> {
+            None
+        }
+
+        fn vlan(&self, _: u16) -> Vlan {
+            Vlan { flags: vlan_flag::DEFINED | self.flags, ..Vlan::default() }
+        }
+
+        fn may_be_ours(&self, _: Mac) -> bool {
+            Bucket::without_entry(0).macs != 0
+        }
+
+        fn drop_unknown(&self) -> bool {
+            self.drop_unknown
+        }
+    }
+
+    fn question(target: [u8; 4]) -> Message {
+        let sender = mapped_address([192, 168, 50, 200]);
+        Message { kind: Kind::Question, target: mapped_address(target), sender, mac: OTHER }
+    }
+
+    fn ask(message: &Message, from: u16, lan: &Lan) -> Asked {
+        asked(message, from, VLAN, NOW, lan, || true)
+    }
+
+    #[test]
+    fn a_question_goes_to_who_can_answer_it() {
+        let child = |port, mac| Asked::Child(Neighbour { port, mac });
+        let for_ = Asked::Audience;
+        let probe = |target| Message { kind: Kind::Probe, sender: UNSPECIFIED, ..question(target) };
+        let claim = |target| Message { kind: Kind::Claim, ..question(target) };
+        let cases = [
+            ("a child, from the wire", question(SENDER), PORT_WIRE, child(2, MAC)),
+            ("a child, from another", question(SENDER), 3, child(2, MAC)),
+            ("a child, from the host", question(SENDER), PORT_HOST, child(2, MAC)),
+            ("a learned one", question(LEARNED), PORT_WIRE, child(3, OTHER)),
+            ("the host, from the wire", question(OF_HOST), PORT_WIRE, for_(Audience::Host)),
+            ("the host, from a child", question(OF_HOST), 2, for_(Audience::Host)),
+            ("a pinned station, from a child", question(PINNED), 2, for_(Audience::Wire)),
+            ("a pinned station, from the wire", question(PINNED), PORT_WIRE, for_(Audience::Host)),
+            ("a stranger, from the wire", question(TARGET), PORT_WIRE, for_(Audience::HostAndWire)),
+            ("a stranger, from a child", question(TARGET), 2, for_(Audience::HostAndWire)),
+            ("its own", question(SENDER), 2, for_(Audience::Everybody)),
+            ("a probe for a child's", probe(SENDER), PORT_WIRE, child(2, MAC)),
+            ("a probe for nobody's", probe(TARGET), PORT_WIRE, for_(Audience::Everybody)),
+            ("an announcement", claim(SENDER), PORT_WIRE, for_(Audience::Everybody)),
+        ];
+        for (name, message, from, want) in cases {
+            assert_eq!(ask(&message, from, &lan()), want, "{name}");
+            assert_eq!(Asked::unpack(want.pack()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_question_for_a_stranger_reaches_children_only_where_that_can_help() {
+        let everybody = Asked::Audience(Audience::Everybody);
+        let nobody_here = Asked::Audience(Audience::HostAndWire);
+        let with = |flags, drop_unknown| Lan { flags, drop_unknown, ..lan() };
+        let nobody = Asked::Nobody(DropReason::Stranger);
+        let cases = [
+            ("all addresses are known", with(0, false), true, nobody_here),
+            ("some are not", with(vlan_flag::OPEN4, false), true, everybody),
+            ("some are not, and it asks much", with(vlan_flag::OPEN4, false), false, nobody_here),
+            ("some of the other family are not", with(vlan_flag::OPEN6, false), true, nobody_here),
+            ("it is wanted so", with(vlan_flag::ARP_FLOOD, false), false, everybody),
+            ("it is for nobody here", with(0, true), true, nobody),
+        ];
+        for (name, lan, within, want) in cases {
+            let got = asked(&question(TARGET), PORT_WIRE, VLAN, NOW, &lan, || within);
+            assert_eq!(got, want, "{name}");
+            assert_eq!(Asked::unpack(got.pack()), got, "{name}");
+        }
+        let got = ask(&question(TARGET), 2, &with(0, true));
+        assert_eq!(got, nobody_here, "a child asks the wire");
+    }
+
+    #[test]
+    fn who_wants_every_question_gets_it() {
+        let policy = Policy { checks: check_flag::ARP_FLOOD, ..Policy::default() };
+        let lan = Lan { policies: [(2, policy)].into(), ..lan() };
+        let everybody = Asked::Audience(Audience::Everybody);
+        assert_eq!(ask(&question(SENDER), PORT_WIRE, &lan), everybody);
+    }
+
+    #[test]
+    fn an_address_that_was_not_seen_for_long_is_nobodys_unless_it_is_bound() {
+        let key = NeighbourKey::new(mapped_address(LEARNED), VLAN);
+        let later = NOW + STALE_NS + 1;
+        assert!(owner(&key, NOW + STALE_NS, &lan()).is_some());
+        assert_eq!(owner(&key, later, &lan()), None);
+        let policy = Policy { checks: check_flag::ADDRESS, ..Policy::default() };
+        let bound = Lan { policies: [(3, policy)].into(), ..lan() };
+        assert!(owner(&key, later, &bound).is_some());
+    }
+
+    #[test]
+    fn whoever_says_to_be_a_pinned_station_and_is_not_lies() {
+        let claim = |mac| Message { mac, ..question(TARGET) };
+        let pinned = Some(Neighbour { port: PORT_WIRE, mac: OTHER });
+        let cases = [
+            ("itself", claim(OTHER), OTHER, PORT_WIRE, pinned, false),
+            ("itself, without saying its MAC", claim([0; 6]), OTHER, PORT_WIRE, pinned, false),
+            ("somebody else", claim(MAC), MAC, PORT_WIRE, pinned, true),
+            ("somebody else, in its frame", claim(MAC), OTHER, PORT_WIRE, pinned, true),
+            ("somebody else, in his own", claim(OTHER), MAC, PORT_WIRE, pinned, true),
+            ("a child, with its MAC", claim(OTHER), OTHER, 2, pinned, true),
+            ("who is not pinned", claim(MAC), MAC, PORT_WIRE, None, false),
+        ];
+        for (name, message, src, from, owner, want) in cases {
+            assert_eq!(is_forged(&message, src, from, owner), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_right_to_an_address() {
+        let learns =
+            Policy { checks: check_flag::LEARN4 | check_flag::LEARN6, ..Policy::default() };
+        let first = Policy { ip4: TARGET, ip6: SOURCE6, ..Policy::default() };
+        let none = Policy::default();
+        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 9];
+        let v4 = |ip| mapped(ip);
+        let cases = [
+            ("its own", v4(SENDER), none, Right::Own),
+            ("its first IPv4 address", v4(TARGET), first, Right::Own),
+            ("its first IPv6 address", SOURCE6, first, Right::Own),
+            ("none", [0; 16], first, Right::None),
+            ("the host's", v4(OF_HOST), learns, Right::None),
+            ("a pinned one", v4(PINNED), learns, Right::None),
+            ("one that another child was seen with", v4(LEARNED), learns, Right::None),
+            ("one that it may use", v4([192, 168, 50, 77]), none, Right::Granted),
+            ("the link-local one of its MAC", link_local, none, Right::Granted),
+            ("one that nobody has", v4(TARGET), learns, Right::Free),
+            ("one that nobody has, of IPv6", TARGET6, learns, Right::Free),
+            ("one that nobody has, where nothing is learned", v4(TARGET), none, Right::None),
+        ];
+        let child = Neighbour { port: 2, mac: MAC };
+        for (name, ip, policy, want) in cases {
+            let key = NeighbourKey::new(address(ip), VLAN);
+            assert_eq!(right(&key, child, NOW, &policy, &lan()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_believed_after_others_had_time_to_object() {
+        let entry = Learned { seen: NOW, since: NOW, port: 2, mac: MAC };
+        let lan = Lan { learned: [(TARGET6, entry), (mapped(TARGET), entry)].into(), ..lan() };
+        let child = Neighbour { port: 2, mac: MAC };
+        let right_at = |ip, now| {
+            let key = NeighbourKey::new(address(ip), VLAN);
+            right(&key, child, now, &Policy::default(), &lan)
+        };
+        assert_eq!(right_at(TARGET6, NOW + TENTATIVE_NS - 1), Right::None);
+        assert_eq!(right_at(TARGET6, NOW + TENTATIVE_NS), Right::Granted);
+        assert_eq!(right_at(mapped(TARGET), NOW), Right::Granted, "ARP knows no such time");
+    }
 }

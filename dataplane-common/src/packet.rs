@@ -32,7 +32,7 @@ pub trait Bytes {
     }
 }
 
-impl Bytes for [u8] {
+impl Bytes for &[u8] {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.get(offset as usize..)?.first_chunk().copied()
     }
@@ -176,4 +176,71 @@ pub fn upper(bytes: &impl Bytes, offset: u32, first: u8) -> Upper {
         }
     }
     Upper::Hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain of extension headers, each with its protocol and its bytes, and what comes behind.
+    fn chain(headers: &[(u8, &[u8])], last: u8) -> (u8, Vec<u8>) {
+        let mut bytes = vec![0; 40];
+        for (place, (_, body)) in headers.iter().enumerate() {
+            let next = headers.get(place + 1).map_or(last, |header| header.0);
+            bytes.push(next);
+            bytes.extend_from_slice(body);
+        }
+        (headers.first().map_or(last, |header| header.0), bytes)
+    }
+
+    #[test]
+    fn the_chain_is_walked_to_its_end() {
+        const OPTIONS: &[u8] = &[0, 0, 0, 0, 0, 0, 0];
+        const LONG: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        const AUTHENTICATION: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        const FIRST: &[u8] = &[0, 0, 1, 0, 0, 0, 7];
+        const SECOND: &[u8] = &[0, 0, 9, 0, 0, 0, 7];
+        let at = |offset, fragmented| Upper::At(Header { protocol: ICMPV6, offset, fragmented });
+        type Case<'a> = (&'a str, &'a [(u8, &'a [u8])], Upper);
+        let cases: &[Case<'_>] = &[
+            ("nothing before it", &[], at(40, false)),
+            ("hop-by-hop", &[(0, OPTIONS)], at(48, false)),
+            ("hop-by-hop of two units", &[(0, LONG)], at(56, false)),
+            ("destination and routing", &[(60, OPTIONS), (43, OPTIONS)], at(56, false)),
+            ("authentication", &[(51, AUTHENTICATION)], at(52, false)),
+            ("the first fragment", &[(44, FIRST)], at(48, true)),
+            ("the first fragment, then more", &[(44, FIRST), (60, OPTIONS)], at(56, true)),
+            ("another fragment", &[(44, SECOND)], Upper::Elsewhere),
+            ("a fragment behind options", &[(60, OPTIONS), (44, SECOND)], Upper::Elsewhere),
+            ("seven headers", &[(60, OPTIONS); 7], at(96, false)),
+            ("eight", &[(60, OPTIONS); 8], Upper::Hidden),
+        ];
+        for (name, headers, want) in cases {
+            let (first, bytes) = chain(headers, ICMPV6);
+            assert_eq!(upper(&bytes.as_slice(), 0, first), *want, "{name}");
+        }
+        let (first, bytes) = chain(&[(60, OPTIONS), (60, OPTIONS)], ICMPV6);
+        assert_eq!(upper(&&bytes[..48], 0, first), Upper::Hidden, "it is cut off");
+    }
+
+    #[test]
+    fn steps_survive_packing() {
+        let next = Step::Next(Header { protocol: 255, offset: u32::MAX, fragmented: true });
+        for step in [next, Step::End, Step::Elsewhere, Step::Hidden] {
+            assert_eq!(Step::unpack(step.pack()), step);
+        }
+    }
+
+    #[test]
+    fn the_payload_is_behind_a_tag_in_the_bytes() {
+        let head = |bytes: &[u8; 6]| {
+            let mut frame = [0xff; 18];
+            frame[12..].copy_from_slice(bytes);
+            Payload::of(&crate::frame::head_of(&frame).unwrap())
+        };
+        let payload = |ethertype, offset| Payload { ethertype, offset };
+        assert_eq!(head(&[8, 6, 0, 1, 8, 0]), payload(ETH_P_ARP, 14));
+        assert_eq!(head(&[0x81, 0, 0, 10, 0x86, 0xdd]), payload(ETH_P_IPV6, 18));
+        assert_eq!(head(&[0x81, 0, 0xe0, 0, 8, 0]), payload(ETH_P_IPV4, 18));
+    }
 }

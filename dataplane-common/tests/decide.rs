@@ -48,8 +48,13 @@ fn each_reason_to_drop_a_frame_has_a_case() {
     seen.extend(
         fixtures::identity::runts().into_iter().filter_map(|(_, _, verdict)| reason(verdict)),
     );
-    // Only the kernel side can be refused something.
-    seen.insert(DropReason::Refused);
+    // Only the kernel side can be refused something, and counts what is too much.
+    seen.extend([DropReason::Refused, DropReason::Storm]);
+    // `tests/security.rs`.
+    seen.extend([DropReason::SourceIp, DropReason::NeighbourClaim, DropReason::DhcpServer]);
+    seen.extend([DropReason::Router, DropReason::HiddenHeader, DropReason::AddressLimit]);
+    // `neighbour.rs`.
+    seen.extend([DropReason::Stranger, DropReason::Pinned]);
     let missing: Vec<_> = DropReason::ALL.iter().filter(|r| !seen.contains(r)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
 }

@@ -19,7 +19,7 @@ use dataplane_common::{
 use crate::{
     count::Size,
     offence::{count_drop, note},
-    packed::Place,
+    place::Place,
     rights::{Rights, is_within, now, policy, port, remember},
 };
 

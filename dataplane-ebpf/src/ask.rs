@@ -17,7 +17,7 @@ use crate::{
     admit::{SkbBytes, place},
     maps::Maps,
     offence::tell,
-    packed::Place,
+    place::Place,
     rights::{Rights, forget_tentative, is_within, now, port},
 };
 

@@ -11,7 +11,7 @@ mod licence;
 #[cfg(target_arch = "bpf")]
 mod offence;
 #[cfg(target_arch = "bpf")]
-mod packed;
+mod place;
 #[cfg(target_arch = "bpf")]
 mod rights;
 

@@ -19,6 +19,8 @@ mod offence;
 #[cfg(target_arch = "bpf")]
 mod packed;
 #[cfg(target_arch = "bpf")]
+mod place;
+#[cfg(target_arch = "bpf")]
 mod rights;
 #[cfg(target_arch = "bpf")]
 mod skb;

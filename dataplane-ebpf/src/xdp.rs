@@ -3,18 +3,25 @@
 //! XDP ends the frames that it can end, for veth children and for nobody; everything else it
 //! leaves to TC, which counts it.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS},
+        xdp_md,
+    },
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     macros::xdp,
     programs::XdpContext,
 };
 use dataplane_common::{
     DropReason, Frame, Verdict,
-    abi::{Kind, PORT_WIRE},
-    decide::{decide, ingress_port},
-    frame::{HEAD_LEN, Head, OffloadedTag, Tag, VLAN_HLEN},
+    abi::{Addresses as _, Kind, NeighbourKey, PORT_WIRE},
+    decide::{Audience, decide, ingress_port},
+    frame::{HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
+    neighbour::{Asked, UNSPECIFIED, asked, message},
+    packet::{Bytes, ETH_P_ARP, ETH_P_IPV6, ICMPV6, Payload},
     verdict::Delivery,
 };
 
@@ -22,7 +29,12 @@ use crate::{
     count::{self, Size},
     maps::{Maps, TX, settings},
     offence::count_drop,
+    place::Place,
+    rights::{Rights, now, port},
 };
+
+/// Where IPv6's next header is (RFC 8200, section 3).
+const NEXT_HEADER: u32 = 6;
 
 /// The two addresses in front of a tag.
 const ADDRESSES: usize = 12;
@@ -32,7 +44,7 @@ const ADDRESSES: usize = 12;
 #[inline(always)]
 fn maclane_xdp(ctx: XdpContext) -> u32 {
     // A frame that is too short is not ours to judge: the kernel counts it.
-    let Some(frame) = frame(&ctx) else { return XDP_PASS };
+    let Some((mut frame, payload)) = parsed(&ctx) else { return XDP_PASS };
     if !frame.tag.is_some() && settings().xdp_sees_tags == 0 {
         // Its tag may be where only TC can see it; the decision would be about another VLAN.
         return XDP_PASS;
@@ -43,6 +55,16 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
         Ok(PORT_WIRE) => {}
         Err(reason) if may_drop => return end(&ctx, reason),
         Ok(_) | Err(_) => return XDP_PASS,
+    }
+    if is_about_an_address(&ctx, payload) {
+        match ask(&ctx, &frame, payload) {
+            Some(Asked::Audience(_)) => {}
+            Some(Asked::Child(owner)) if set_dst(&ctx, owner.mac).is_some() => {
+                frame.dst = owner.mac;
+            }
+            Some(Asked::Nobody(reason)) if may_drop => return end(&ctx, reason),
+            Some(Asked::Child(_) | Asked::Nobody(_)) | None => return XDP_PASS,
+        }
     }
     match decide(&frame, PORT_WIRE, &Maps) {
         Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag }) => {
@@ -60,16 +82,98 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-/// The one bounds check: the head of the frame.
+/// The one bounds check: the head of the frame, and what it carries.
 #[inline(always)]
-fn frame(ctx: &XdpContext) -> Option<Frame> {
+fn parsed(ctx: &XdpContext) -> Option<(Frame, Payload)> {
     let data = ctx.data();
     if data + HEAD_LEN > ctx.data_end() {
         return None;
     }
     // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
     let head = unsafe { &*(data as *const Head) };
-    Some(Frame::parse(head, OffloadedTag::NONE))
+    Some((Frame::parse(head, OffloadedTag::NONE), Payload::of(head)))
+}
+
+/// The bytes of a frame in XDP.
+struct XdpBytes(*mut xdp_md);
+
+impl Bytes for XdpBytes {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let (to, len) = (bytes.as_mut_ptr().cast(), N as u32);
+        // SAFETY: helper on the program's context; `bytes` has room for as many.
+        let read = unsafe { bpf_xdp_load_bytes(self.0, offset, to, len) };
+        // SAFETY: the helper has written all of it.
+        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+    }
+}
+
+/// True for ARP, and for what may be neighbour discovery.
+#[inline(always)]
+fn is_about_an_address(ctx: &XdpContext, payload: Payload) -> bool {
+    match payload.ethertype {
+        ETH_P_ARP => true,
+        ETH_P_IPV6 => {
+            let next = XdpBytes(ctx.ctx).load(payload.offset + NEXT_HEADER);
+            next.is_some_and(|[next]: [u8; 1]| next == ICMPV6)
+        }
+        _ => false,
+    }
+}
+
+/// Whom a frame about an address is for; `None` if TC has to find out.
+#[inline(always)]
+fn ask(ctx: &XdpContext, frame: &Frame, payload: Payload) -> Option<Asked> {
+    let extra = payload.ethertype;
+    #[allow(clippy::cast_possible_truncation, reason = "14 or 18")]
+    let offset = payload.offset as u16;
+    let at = Place { port: PORT_WIRE, vlan: frame.tag.vlan(), offset, extra };
+    match maclane_xdp_ask(ctx.ctx, at.pack(), frame.is_multicast().into()) {
+        LEAVE => None,
+        word => Some(Asked::unpack(word)),
+    }
+}
+
+/// No [`Asked`]: TC looks at the frame.
+const LEAVE: u64 = 0;
+
+/// [`ask`], looked at once by the verifier. What has to be told or counted is left to TC: whoever says to
+/// have an address that somebody is known to have, and questions that go to several.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u64 {
+    let (bytes, at) = (XdpBytes(ctx), Place::unpack(at));
+    let everybody = Asked::Audience(Audience::Everybody).pack();
+    let Some(message) = message(&bytes, at.extra, at.offset.into()) else { return everybody };
+    if message.sender != UNSPECIFIED
+        && Rights.neighbour(&NeighbourKey::new(message.sender, at.vlan)).is_some()
+    {
+        return LEAVE;
+    }
+    if is_multicast == 0 {
+        return everybody;
+    }
+    match asked(&message, PORT_WIRE, at.vlan, now(), &Maps, || true) {
+        Asked::Child(owner) if port(owner.port).is_some_and(|p| p.kind == Kind::Veth as u8) => {
+            Asked::Child(owner).pack()
+        }
+        nobody @ Asked::Nobody(_) => nobody.pack(),
+        Asked::Child(_) | Asked::Audience(_) => LEAVE,
+    }
+}
+
+/// Writes the destination.
+#[inline(always)]
+fn set_dst(ctx: &XdpContext, mac: Mac) -> Option<()> {
+    let data = ctx.data();
+    if data + HEAD_LEN > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    let dst = unsafe { &mut *(data as *mut Mac) };
+    dst.copy_from_slice(&mac);
+    Some(())
 }
 
 #[inline(always)]

@@ -180,6 +180,7 @@ impl State {
         if let Some(adopted) = parent.adopted.remove(&mac) {
             if let Some(plane) = &mut parent.plane {
                 plane.forget_guard(adopted.port)?;
+                plane.forget_learned(|_, learned| learned.port == adopted.port)?;
             }
             tracing::info!(parent = iface, %mac, port = adopted.port, "adopted child is gone");
         }

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use dataplane_common::abi::{Learned, check_flag};
+use nix::{
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    time::{ClockId, clock_gettime},
+};
 
 use super::state::{Child, Problem, State};
 use crate::{
@@ -37,6 +41,20 @@ pub(crate) fn check_bpffs(dir: &Path) -> Result<()> {
 pub(crate) fn xdp_on(link: &Link) -> Vec<(u32, XdpIn)> {
     let mode = |generic| if generic { XdpIn::Generic } else { XdpIn::Native };
     link.xdp.iter().map(|xdp| (xdp.program, mode(xdp.generic))).collect()
+}
+
+/// How long an address is remembered that a child has been seen to take, and does not use. One that is
+/// bound to its child is remembered as long as the child is there.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// True for an address that a child has not used for long.
+fn is_forgotten(learned: &Learned, now: Duration) -> bool {
+    now.saturating_sub(Duration::from_nanos(learned.seen)) > FORGET
+}
+
+/// How long the machine has been running, as the programs count it.
+fn boot_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 impl State {
@@ -117,6 +135,15 @@ impl State {
         }
         if complete {
             plane.prune(&ports)?;
+            let now = boot_time()?;
+            let policies = plane.tables().policies.clone();
+            let is_bound = |port| {
+                policies.get(port).is_some_and(|policy| policy.checks & check_flag::ADDRESS != 0)
+            };
+            plane.forget_learned(|_, learned| {
+                !ports.contains(&learned.port)
+                    || !is_bound(&learned.port) && is_forgotten(learned, now)
+            })?;
         }
         if plane.tc_kind() == TcKind::Tcx && plane.pins().has(Mark::Filters) && complete {
             self.leave_clsact(iface).await?;

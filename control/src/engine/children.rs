@@ -423,6 +423,7 @@ impl State {
         if let Some(plane) = &mut parent.plane {
             plane.forget_guard(record.port)?;
             plane.forget_host_end(record.port)?;
+            plane.forget_learned(|_, learned| learned.port == record.port)?;
         }
         let Some(link) = parent.link.as_ref().filter(|_| veth) else { return Ok(()) };
         let macs = [record.mac, live.map(|live| live.mac)];

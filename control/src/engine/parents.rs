@@ -224,8 +224,9 @@ impl State {
         Ok(())
     }
 
-    /// Learns which VLANs and MACs are the host's own.
-    pub(crate) fn sync_host(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+    /// Learns which VLANs, MACs and addresses are the host's own.
+    pub(crate) async fn sync_host(&mut self, iface: &str, links: &[Link]) -> Result<()> {
+        let addresses = self.netlink.addresses().await?;
         let parent = self.parent_mut(iface)?;
         let Some(link) = &parent.link else { return Ok(()) };
         parent.host_vlans = links
@@ -240,6 +241,22 @@ impl State {
             .iter()
             .filter(|other| Some(other.index) == link.controller)
             .filter_map(|other| other.mac)
+            .collect();
+        let place = |ifindex| {
+            let other = links.iter().find(|other| other.index == ifindex)?;
+            let vlan = match other.kind {
+                LinkKind::Vlan(vlan) if other.lower == Some(link.index) => vlan,
+                _ if ifindex == link.index || Some(ifindex) == link.controller => 0,
+                _ => return None,
+            };
+            Some((vlan, other.mac?))
+        };
+        parent.host_addresses = addresses
+            .iter()
+            .filter_map(|(ifindex, address)| {
+                let (vlan, mac) = place(*ifindex)?;
+                Some(((vlan, address.ip()), mac))
+            })
             .collect();
         Ok(())
     }
@@ -340,7 +357,7 @@ impl State {
             self.sync_children(iface).await;
             return Ok(());
         }
-        self.sync_host(iface, &links)?;
+        self.sync_host(iface, &links).await?;
         self.check_programs(iface)?;
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let mut complete = self.sync_children(iface).await;

@@ -221,6 +221,8 @@ pub(crate) struct Parent {
     pub(crate) audited: Option<Instant>,
     /// The host's 802.1Q sub-interfaces on it.
     pub(crate) host_vlans: BTreeMap<u16, Mac>,
+    /// The host's addresses there, each with its VLAN and the MAC that it has in it.
+    pub(crate) host_addresses: BTreeMap<(u16, IpAddr), Mac>,
     /// Other MACs of the host.
     pub(crate) host_macs: BTreeSet<Mac>,
     /// Source MACs that left through the parent and that the tables do not know.
@@ -278,6 +280,7 @@ impl Parent {
             lock: None,
             audited: None,
             host_vlans: BTreeMap::new(),
+            host_addresses: BTreeMap::new(),
             host_macs: BTreeSet::new(),
             heard: Arc::default(),
             claims: Arc::default(),

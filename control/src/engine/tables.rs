@@ -122,6 +122,11 @@ impl State {
             host_macs: parent.host_macs.iter().map(|mac| mac.0).collect(),
             beyond: self.macs_beyond(iface).into_iter().map(|(vlan, mac)| (vlan, mac.0)).collect(),
             children: created.chain(adopted).collect(),
+            host_addresses: parent
+                .host_addresses
+                .iter()
+                .map(|((vlan, ip), mac)| ((*vlan, mapped(*ip)), mac.0))
+                .collect(),
             ..Topology::default()
         })
     }

@@ -1,0 +1,282 @@
+//! Port security, case by case: frames of a child, and why they may not be sent.
+
+use std::{cell::RefCell, collections::HashSet, net::Ipv6Addr};
+
+use dataplane_common::{
+    DropReason,
+    abi::{Address, address, check_flag},
+    frame::{Mac, head_of},
+    neighbour::{Right, mapped_address},
+    packet::Payload,
+    security::{Account, Sender, Use, settle},
+};
+
+const MAC: Mac = [2, 0, 0, 0, 0, 9];
+const OTHER_MAC: Mac = [2, 0, 0, 0, 0, 8];
+const OWN: [u8; 4] = [192, 168, 50, 9];
+const OTHER: [u8; 4] = [192, 168, 50, 8];
+const ALL: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
+
+fn own6() -> [u8; 16] {
+    "fd00:50::9".parse::<Ipv6Addr>().unwrap().octets()
+}
+
+fn other6() -> [u8; 16] {
+    "fd00:50::8".parse::<Ipv6Addr>().unwrap().octets()
+}
+
+/// A child with [`OWN`] and [`own6`], which may have no other if that is checked, or is full.
+struct Book {
+    full: bool,
+    checked: bool,
+    asked: RefCell<Vec<(Address, bool)>>,
+}
+
+impl Account for Book {
+    fn uses(&self, ip: Address, asks: bool) -> Use {
+        self.asked.borrow_mut().push((ip, asks));
+        if self.full {
+            return Use::Full;
+        }
+        let own = ip == mapped_address(OWN) || ip == address(own6());
+        settle(if own { Right::Own } else { Right::None }, asks, self.checked).0
+    }
+}
+
+/// Looks at a frame of the child.
+fn inspect(frame: &[u8], checks: u16) -> Option<DropReason> {
+    let checked = checks & check_flag::ADDRESS != 0;
+    let book = Book { full: false, checked, asked: RefCell::default() };
+    let head = head_of(frame).expect("a frame with a head");
+    Sender { mac: MAC, checks }.inspect(&frame, Payload::of(&head), &book)
+}
+
+fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = [[0xff; 6], MAC].concat();
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The same behind a tag of VLAN 0.
+fn tagged(frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0xe0, 0], &frame[12..]].concat()
+}
+
+fn arp(operation: u8, mac: Mac, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, operation];
+    arp.extend(mac.iter().chain(&sender).chain(&[0; 6]).chain(&target));
+    ethernet(0x0806, &arp)
+}
+
+/// An IPv4 packet; `fragment` is the field with the flags and the offset.
+fn ipv4(source: [u8; 4], options: usize, fragment: u16, protocol: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; 20 + 4 * options];
+    packet[0] = 0x45 + u8::try_from(options).unwrap();
+    packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+    packet[9] = protocol;
+    packet[12..16].copy_from_slice(&source);
+    packet[16..20].copy_from_slice(&[255; 4]);
+    packet.extend(body);
+    ethernet(0x0800, &packet)
+}
+
+fn udp(from: u16, to: u16) -> Vec<u8> {
+    [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 8, 0, 0]].concat()
+}
+
+/// An IPv6 packet with extension headers, each with its protocol and the seven bytes behind its first.
+fn ipv6(source: [u8; 16], headers: &[(u8, [u8; 7])], last: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, headers.first().map_or(last, |h| h.0), 255];
+    packet.extend(source.iter().chain(&[0xff, 2]).chain(&[0; 13]).chain(&[1]));
+    for (place, (_, rest)) in headers.iter().enumerate() {
+        packet.push(headers.get(place + 1).map_or(last, |h| h.0));
+        packet.extend(rest);
+    }
+    packet.extend(body);
+    ethernet(0x86dd, &packet)
+}
+
+/// A neighbour message about an address, with an option that carries a MAC.
+fn neighbour(kind: u8, target: [u8; 16], option: u8, mac: Mac) -> Vec<u8> {
+    let mut body = vec![kind, 0, 0, 0, 0x60, 0, 0, 0];
+    body.extend(target.iter().chain(&[option, 1]).chain(&mac));
+    body
+}
+
+const OPTIONS: [u8; 7] = [0; 7];
+const FIRST: [u8; 7] = [0, 0, 1, 0, 0, 0, 7];
+const SECOND: [u8; 7] = [0, 0, 9, 0, 0, 0, 7];
+const ICMPV6: u8 = 58;
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+
+type Case = (&'static str, Vec<u8>, Option<DropReason>);
+
+fn of_ipv4() -> Vec<Case> {
+    use DropReason::{DhcpServer, HiddenHeader, NeighbourClaim, SourceIp};
+    vec![
+        ("a question in ARP", arp(1, MAC, OWN, OTHER), None),
+        ("a probe for another's address", arp(1, MAC, [0; 4], OTHER), None),
+        ("a reply for another", arp(2, MAC, OTHER, OWN), Some(NeighbourClaim)),
+        ("a question in another's name", arp(1, MAC, OTHER, OWN), Some(NeighbourClaim)),
+        ("an announcement of another's", arp(1, MAC, OTHER, OTHER), Some(NeighbourClaim)),
+        ("another's MAC in ARP", arp(2, OTHER_MAC, OWN, OTHER), Some(NeighbourClaim)),
+        ("ARP of another kind", ethernet(0x0806, &[0; 28]), Some(NeighbourClaim)),
+        ("ARP that is cut off", ethernet(0x0806, &[0, 1, 8, 0]), Some(NeighbourClaim)),
+        ("TCP", ipv4(OWN, 0, 0, TCP, &udp(1, 2)), None),
+        ("TCP with another's address", ipv4(OTHER, 0, 0, TCP, &udp(1, 2)), Some(SourceIp)),
+        ("no address", ipv4([0; 4], 0, 0, TCP, &udp(1, 2)), Some(SourceIp)),
+        ("no address, and asking for one", ipv4([0; 4], 0, 0, UDP, &udp(68, 67)), None),
+        ("no address, and joining a group", ipv4([0; 4], 0, 0, 2, &[]), None),
+        ("a DHCP server", ipv4(OWN, 0, 0, UDP, &udp(67, 68)), Some(DhcpServer)),
+        ("one behind options", ipv4(OWN, 2, 0, UDP, &udp(67, 68)), Some(DhcpServer)),
+        ("one in a first fragment", ipv4(OWN, 0, 0x2000, UDP, &udp(67, 68)), Some(DhcpServer)),
+        ("the rest of a fragment", ipv4(OWN, 0, 0x0010, UDP, &[0, 67, 0, 68]), None),
+        ("UDP without its ports", ipv4(OWN, 0, 0x2000, UDP, &[0]), Some(HiddenHeader)),
+        ("IPv4 that is cut off", ethernet(0x0800, &[0x45; 10]), Some(HiddenHeader)),
+        ("something else", ethernet(0x88b5, &[0; 46]), None),
+    ]
+}
+
+fn of_ipv6() -> Vec<Case> {
+    use DropReason::{DhcpServer, HiddenHeader, NeighbourClaim, Router, SourceIp};
+    let advertise = |target, mac| neighbour(136, target, 2, mac);
+    let solicit = |mac| neighbour(135, other6(), 1, mac);
+    let router = [134, 0, 0, 0, 64, 0, 7, 8];
+    let none = [0; 16];
+    vec![
+        ("TCP", ipv6(own6(), &[], TCP, &udp(1, 2)), None),
+        ("TCP with another's address", ipv6(other6(), &[], TCP, &udp(1, 2)), Some(SourceIp)),
+        ("no address", ipv6(none, &[], TCP, &udp(1, 2)), Some(SourceIp)),
+        ("joining a group, without an address", ipv6(none, &[(0, OPTIONS)], ICMPV6, &[143]), None),
+        ("a question", ipv6(own6(), &[], ICMPV6, &solicit(MAC)), None),
+        (
+            "a question with another's MAC",
+            ipv6(own6(), &[], ICMPV6, &solicit(OTHER_MAC)),
+            Some(NeighbourClaim),
+        ),
+        (
+            "a question in another's name",
+            ipv6(other6(), &[], ICMPV6, &solicit(MAC)),
+            Some(NeighbourClaim),
+        ),
+        ("a probe", ipv6(none, &[], ICMPV6, &solicit(MAC)), None),
+        ("an advertisement", ipv6(own6(), &[], ICMPV6, &advertise(own6(), MAC)), None),
+        (
+            "one for another",
+            ipv6(own6(), &[], ICMPV6, &advertise(other6(), MAC)),
+            Some(NeighbourClaim),
+        ),
+        ("one from another", ipv6(other6(), &[], ICMPV6, &advertise(own6(), MAC)), Some(SourceIp)),
+        (
+            "one with another's MAC",
+            ipv6(own6(), &[], ICMPV6, &advertise(own6(), OTHER_MAC)),
+            Some(NeighbourClaim),
+        ),
+        (
+            "one behind options",
+            ipv6(own6(), &[(60, OPTIONS)], ICMPV6, &advertise(other6(), MAC)),
+            Some(HiddenHeader),
+        ),
+        (
+            "one in fragments",
+            ipv6(own6(), &[(44, FIRST)], ICMPV6, &advertise(own6(), MAC)),
+            Some(HiddenHeader),
+        ),
+        ("a router", ipv6(own6(), &[], ICMPV6, &router), Some(Router)),
+        ("a redirect", ipv6(own6(), &[], ICMPV6, &[137, 0, 0, 0]), Some(Router)),
+        (
+            "a router behind hop-by-hop options",
+            ipv6(own6(), &[(0, OPTIONS)], ICMPV6, &router),
+            Some(Router),
+        ),
+        (
+            "a router behind two headers",
+            ipv6(own6(), &[(60, OPTIONS), (43, OPTIONS)], ICMPV6, &router),
+            Some(Router),
+        ),
+        (
+            "a router in a first fragment",
+            ipv6(own6(), &[(44, FIRST)], ICMPV6, &router),
+            Some(Router),
+        ),
+        (
+            "a router behind a fragment's options",
+            ipv6(own6(), &[(44, FIRST), (60, OPTIONS)], ICMPV6, &router),
+            Some(Router),
+        ),
+        ("the rest of a fragment", ipv6(own6(), &[(44, SECOND)], ICMPV6, &router), None),
+        (
+            "a fragment without the header",
+            ipv6(own6(), &[(44, FIRST), (60, [1, 0, 0, 0, 0, 0, 0])], ICMPV6, &[]),
+            Some(HiddenHeader),
+        ),
+        (
+            "a chain too long",
+            ipv6(own6(), &[(60, OPTIONS); 9], ICMPV6, &router),
+            Some(HiddenHeader),
+        ),
+        ("a DHCP server", ipv6(own6(), &[], UDP, &udp(547, 546)), Some(DhcpServer)),
+        (
+            "one behind options",
+            ipv6(own6(), &[(60, OPTIONS)], UDP, &udp(547, 546)),
+            Some(DhcpServer),
+        ),
+        ("a DHCP client", ipv6(own6(), &[], UDP, &udp(546, 547)), None),
+        ("UDP without its ports", ipv6(own6(), &[], UDP, &[0]), Some(HiddenHeader)),
+        ("a ping", ipv6(own6(), &[], ICMPV6, &[128, 0, 0, 0]), None),
+        ("a header that is cut off", ethernet(0x86dd, &[0x60; 10]), Some(HiddenHeader)),
+    ]
+}
+
+#[test]
+fn what_a_child_may_not_send_is_found() {
+    for (name, frame, want) in of_ipv4().into_iter().chain(of_ipv6()) {
+        assert_eq!(inspect(&frame, ALL), want, "{name}");
+        assert_eq!(inspect(&tagged(&frame), ALL), want, "{name}, behind a tag");
+    }
+}
+
+#[test]
+fn what_nobody_looks_for_passes() {
+    let reasons = [
+        (check_flag::ADDRESS, [DropReason::SourceIp, DropReason::NeighbourClaim]),
+        (check_flag::DHCP_SERVER, [DropReason::DhcpServer; 2]),
+        (check_flag::ROUTER, [DropReason::Router; 2]),
+    ];
+    for (name, frame, want) in of_ipv4().into_iter().chain(of_ipv6()) {
+        let Some((flag, _)) = reasons.iter().find(|(_, of)| want.is_some_and(|w| of.contains(&w)))
+        else {
+            continue;
+        };
+        let found = inspect(&frame, ALL & !flag);
+        // A child's own address is looked for in what is let through otherwise.
+        assert_ne!(found, want, "{name}");
+    }
+}
+
+#[test]
+fn each_reason_of_port_security_has_a_case() {
+    let seen: HashSet<_> =
+        of_ipv4().into_iter().chain(of_ipv6()).filter_map(|(_, _, want)| want).collect();
+    for reason in [
+        DropReason::SourceIp,
+        DropReason::NeighbourClaim,
+        DropReason::DhcpServer,
+        DropReason::Router,
+        DropReason::HiddenHeader,
+    ] {
+        assert!(seen.contains(&reason), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_child_with_as_many_addresses_as_it_may_have_gets_no_more() {
+    let book = Book { full: true, checked: true, asked: RefCell::default() };
+    let frame = ipv6([0; 16], &[], ICMPV6, &neighbour(135, other6(), 1, MAC));
+    let payload = Payload::of(&head_of(&frame).unwrap());
+    let found = Sender { mac: MAC, checks: ALL }.inspect(&frame.as_slice(), payload, &book);
+    assert_eq!(found, Some(DropReason::AddressLimit));
+    assert_eq!(book.asked.into_inner(), [(address(other6()), true)], "it asks for that address");
+}
