@@ -137,7 +137,7 @@ impl State {
             plane.prune(&ports)?;
             let now = boot_time()?;
             let policies = plane.tables().policies.clone();
-            let is_bound = |port| {
+            let is_bound = |port: &u16| {
                 policies.get(port).is_some_and(|policy| policy.checks & check_flag::ADDRESS != 0)
             };
             plane.forget_learned(|_, learned| {
