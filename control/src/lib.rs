@@ -7,6 +7,7 @@ mod api;
 mod backup;
 mod check;
 mod cli;
+mod clock;
 mod config;
 mod daemon;
 mod dataplane;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(crate) use self::views::{
-    ChildView, ConflictView, DockerEndpointView, DockerNetworkView, DropStats, FdbView, Finding,
-    LeaseView, NetworkFinding, NetworkView, Origin, ParentView, PoolView, PortStats,
-    QuarantineView, StatsView,
+    ChildView, ConflictView, DockerEndpointView, DockerNetworkView, DropStats, DropView, FdbView,
+    Finding, LastDrop, LeaseView, NetworkFinding, NetworkView, Origin, ParentView, PoolView,
+    PortStats, QuarantineView, StatsView,
 };
 use crate::{
     error::{Error, Result},

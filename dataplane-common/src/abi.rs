@@ -526,7 +526,8 @@ pub struct OffenceKey {
     pub reason: u16,
 }
 
-/// Value of `maclane_offend`: frames of a port that were dropped for a reason, or would have been.
+/// Value of `maclane_offend`: frames of a port that were dropped for a reason, or would have been. Of
+/// those from the wire only some are looked at; `maclane_drops` counts all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Offence {
@@ -619,8 +620,11 @@ pub mod event_kind {
     /// More came in at a port than its limits allow.
     pub const STORM: u32 = 4;
 
+    /// None: the gate in front of noting one of many dropped frames from the wire.
+    pub const SAMPLE: u32 = 5;
+
     /// One more than the highest: the entries of `maclane_gate`.
-    pub const END: u32 = 5;
+    pub const END: u32 = 6;
 }
 
 /// An event in `maclane_events`.

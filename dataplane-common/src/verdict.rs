@@ -272,6 +272,39 @@ drop_reasons! {
     AddressLimit = 22, "address_limit";
 }
 
+impl DropReason {
+    /// True for what somebody sends who wants to be somebody else, or to be where he is not.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_offence(self) -> bool {
+        match self {
+            Self::SourceIsOurs
+            | Self::Stacked
+            | Self::SourceMac
+            | Self::VlanNotAllowed
+            | Self::SourceIp
+            | Self::NeighbourClaim
+            | Self::Pinned
+            | Self::DhcpServer
+            | Self::Router
+            | Self::HiddenHeader
+            | Self::AddressLimit => true,
+            Self::OtherVlan
+            | Self::Unknown
+            | Self::NoMember
+            | Self::Reserved
+            | Self::Isolated
+            | Self::SamePort
+            | Self::Runt
+            | Self::NoPort
+            | Self::Refused
+            | Self::Internal
+            | Self::Stranger
+            | Self::Storm => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

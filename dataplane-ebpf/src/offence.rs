@@ -12,7 +12,13 @@ use dataplane_common::{
     abi::{Drops, EVENTS_BYTES, Event, Gate, OFFENCES, Offence, OffenceKey, Offended, event_kind},
 };
 
-use crate::{admit::SkbBytes, count::Size, rights::now};
+use dataplane_common::packet::Bytes as _;
+
+use crate::{
+    admit::{SkbBytes, place},
+    count::Size,
+    rights::now,
+};
 
 const DROP_ENTRIES: usize = DropReason::ALL.len();
 const BPF_F_NO_PREALLOC: usize = 1;
@@ -47,27 +53,56 @@ pub(crate) fn count_drop(reason: DropReason, size: Size) {
     }
 }
 
-/// Tells the daemon, unless it was told of the same kind just before.
+/// True unless it was asked for the same kind just before.
 #[inline(always)]
-pub(crate) fn tell<T: 'static>(kind: u32, event: T) {
-    let Some(gate) = EVENT_GATE.get_ptr_mut(kind) else { return };
+fn passes(kind: u32) -> bool {
+    let Some(gate) = EVENT_GATE.get_ptr_mut(kind) else { return false };
     // SAFETY: the helper has no preconditions; the entry is this CPU's own.
     unsafe {
         let now = bpf_ktime_get_ns();
         if now - (*gate).last < EVENT_INTERVAL_NS {
-            return;
+            return false;
         }
         (*gate).last = now;
+    }
+    true
+}
+
+/// Tells the daemon, unless it was told of the same kind just before.
+#[inline(always)]
+pub(crate) fn tell<T: 'static>(kind: u32, event: T) {
+    if !passes(kind) {
+        return;
     }
     // A full ring means that the daemon is away or behind; it looks at everything when it is back.
     let _ = EVENTS.output_untyped::<T>(event, 0);
 }
 
-/// Notes a frame that a port may not send, beside the count of its reason.
+/// Notes a frame that was dropped, beside the count of its reason, or one that its port may not send and
+/// that passes all the same.
 #[inline(always)]
 pub(crate) fn note(skb: *mut __sk_buff, port: u16, reason: DropReason, dropped: bool) {
     maclane_note(skb, u32::from(port) | (reason as u32) << 16, dropped.into());
 }
+
+/// True where it is time to look at one of many dropped frames.
+#[inline(always)]
+#[allow(dead_code, reason = "a guard notes every frame that it drops")]
+pub(crate) fn is_time_to_look() -> bool {
+    passes(event_kind::SAMPLE)
+}
+
+/// Nothing yet.
+static NONE: Offence = Offence {
+    dropped: 0,
+    logged: 0,
+    last: 0,
+    dst: [0; 6],
+    src: [0; 6],
+    vlan: 0,
+    ethertype: 0,
+    pad: 0,
+};
 
 /// [`note`], with the reason in the upper half of `port_and_reason`. Of its own, because many ways lead
 /// here.
@@ -76,33 +111,36 @@ pub(crate) fn note(skb: *mut __sk_buff, port: u16, reason: DropReason, dropped: 
 extern "C" fn maclane_note(skb: *mut __sk_buff, port_and_reason: u32, is_dropped: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
     let (port, reason) = (port_and_reason as u16, (port_and_reason >> 16) as u16);
-    let Some((frame, payload)) = SkbBytes(skb).frame() else { return 0 };
+    let Some(at) = place(skb, port) else { return 0 };
+    let Some([d0, d1, d2, d3, d4, d5, src @ ..]) = SkbBytes(skb).load::<12>(0) else { return 0 };
     let packets = Size::of_skb(skb).packets;
     let (dropped, logged) = if is_dropped != 0 { (packets, 0) } else { (0, packets) };
-    let (vlan, ethertype) = (frame.tag.vlan(), payload.ethertype);
     let key = OffenceKey { port, reason };
+    if OFFENCE_TABLE.get_ptr_mut(key).is_none() {
+        // A full table means that this pair is not told apart: its reason is counted all the same.
+        let _ = OFFENCE_TABLE.insert(key, &NONE, 0);
+    }
     if let Some(entry) = OFFENCE_TABLE.get_ptr_mut(key) {
         // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
         unsafe {
             (*entry).dropped += dropped;
             (*entry).logged += logged;
             (*entry).last = now();
-            (*entry).dst = frame.dst;
-            (*entry).src = frame.src;
-            (*entry).vlan = vlan;
-            (*entry).ethertype = ethertype;
+            (*entry).dst = [d0, d1, d2, d3, d4, d5];
+            (*entry).src = src;
+            (*entry).vlan = at.vlan;
+            (*entry).ethertype = at.extra;
         }
-    } else {
-        let (last, dst, src) = (now(), frame.dst, frame.src);
-        let entry = Offence { dropped, logged, last, dst, src, vlan, ethertype, pad: 0 };
-        // A full table means that this pair is not told apart: its reason is counted all the same.
-        let _ = OFFENCE_TABLE.insert(key, entry, 0);
     }
-    let kind = if u32::from(reason) == DropReason::Storm as u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a reason")]
+    let what = DropReason::from_raw(reason as u8);
+    let kind = if what as u32 == DropReason::Storm as u32 {
         event_kind::STORM
-    } else {
+    } else if what.is_offence() {
         event_kind::OFFENCE
+    } else {
+        return 0;
     };
-    tell(kind, Offended { event: Event { kind, vlan, mac: frame.src }, port, reason });
+    tell(kind, Offended { event: Event { kind, vlan: at.vlan, mac: src }, port, reason });
     0
 }

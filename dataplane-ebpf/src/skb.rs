@@ -55,6 +55,21 @@ macro_rules! field {
     };
 }
 
+/// True (1) for a frame whose data begins behind its MAC header. A function of its own, so that its stack
+/// is not below that of others.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_misplaced(skb: *mut __sk_buff) -> i32 {
+    i32::from(Skb(skb).begins_late())
+}
+
+/// Puts a frame's MAC header back ([`Skb::mend`]); negative if that is refused.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_mend(skb: *mut __sk_buff, ifindex: u32) -> i32 {
+    Skb(skb).put_header_back(ifindex).unwrap_or(-1)
+}
+
 /// Turns the tag of a frame from one raw [`Tag`] into another, wherever it is; 0 if that was done. A
 /// function of its own, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
@@ -122,6 +137,11 @@ impl Skb {
     /// which is how far the TC hook moves back (`net/core/dev.c`, `sch_handle_ingress`).
     #[inline(always)]
     pub(crate) fn is_misplaced(self) -> bool {
+        maclane_misplaced(self.0) != 0
+    }
+
+    #[inline(always)]
+    fn begins_late(self) -> bool {
         let mut begin = MaybeUninit::<Head>::uninit();
         let to = begin.as_mut_ptr().cast();
         // SAFETY: helper on the program's context; `begin` holds as many bytes.
@@ -142,6 +162,14 @@ impl Skb {
     /// `ifindex`: there the kernel finds it again. Refused for one that has been round already.
     #[inline(always)]
     pub(crate) fn mend(self, ifindex: u32) -> Result<i32, Refused> {
+        match maclane_mend(self.0, ifindex) {
+            refused if refused < 0 => Err(Refused),
+            action => Ok(action),
+        }
+    }
+
+    #[inline(always)]
+    fn put_header_back(self, ifindex: u32) -> Result<i32, Refused> {
         let Some(header) = self.load_head() else { return Err(Refused) };
         if self.tc_index() & u32::from(MENDED) != 0 {
             return Err(Refused);

@@ -19,7 +19,7 @@ use crate::{
     flood::flood,
     log,
     maps::{Maps, port_of_host_end, settings},
-    offence::{count_drop, note, tell},
+    offence::{count_drop, is_time_to_look, note, tell},
     packed::{pack_mac, unpack_mac},
     rights::is_within,
     skb::{END, NEXT, Refused, Skb},
@@ -90,7 +90,7 @@ fn arrived(skb: Skb) -> i32 {
         Ok(child) => maclane_sibling(skb.0, child.into()),
         Err(reason) => {
             count::rx(PORT_WIRE, skb.size());
-            finish(skb, Hook::Ingress, Verdict::Drop(reason))
+            drop_of(skb, Hook::Ingress, PORT_WIRE, reason)
         }
     }
 }
@@ -138,7 +138,8 @@ fn maclane_egress(ctx: TcContext) -> i32 {
             skb.clear_mark();
             return NEXT;
         }
-        Err(reason) => return finish(skb, Hook::Egress, Verdict::Drop(reason)),
+        // Nobody has proved to be the child whose MAC it is: whoever sent it is behind the host.
+        Err(reason) => return drop_of(skb, Hook::Egress, PORT_HOST, reason),
     };
     // The guard has counted what it marked, and looked at it.
     if mark != Some(Mark::From(from)) {
@@ -197,10 +198,7 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
                 }
                 frame.dst = owner.mac;
             }
-            Asked::Nobody(reason) => {
-                note(skb.0, from, reason, true);
-                return finish(skb, hook, Verdict::Drop(reason));
-            }
+            Asked::Nobody(reason) => return drop_of(skb, hook, from, reason),
         }
     }
     if from == PORT_WIRE && frame.is_multicast() && maclane_storms(skb.0) != 0 {
@@ -208,8 +206,18 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     }
     match rule(&frame, from, audience) {
         Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
+        Verdict::Drop(reason) => drop_of(skb, hook, from, reason),
         one => act_on_one(skb, hook, &frame, one),
     }
+}
+
+/// Drops a frame of a port. Of the many that the wire may bring, some are looked at.
+#[inline(always)]
+fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
+    if from != PORT_WIRE || is_time_to_look() {
+        note(skb.0, from, reason, true);
+    }
+    finish(skb, hook, Verdict::Drop(reason))
 }
 
 /// Decides where a frame goes.

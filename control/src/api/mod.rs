@@ -20,8 +20,8 @@ use crate::{
     engine::Engine,
     error::{Context, ErrorBody, Result},
     model::{
-        ChildSpec, ChildView, DockerNetworkView, FdbView, NetworkFinding, NetworkSpec, NetworkView,
-        ParentSpec, ParentView, StatsView,
+        ChildSpec, ChildView, DockerNetworkView, DropView, FdbView, NetworkFinding, NetworkSpec,
+        NetworkView, ParentSpec, ParentView, StatsView,
     },
     plan::Step,
 };
@@ -112,6 +112,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(child, child_rm))
         .routes(routes!(fdb))
         .routes(routes!(stats))
+        .routes(routes!(drops))
         .routes(routes!(export))
         .routes(routes!(import))
         .routes(routes!(reload))
@@ -236,6 +237,15 @@ async fn stats(
     Query(Selection { parent }): Query<Selection>,
 ) -> Result<Json<Vec<StatsView>>> {
     engine.stats(parent.as_deref()).await.map(Json)
+}
+
+/// Frames that were dropped, by port and reason, with the last one of each.
+#[utoipa::path(get, path = "/v1/drops", params(Selection), responses((status = OK, body = Vec<DropView>), Failure))]
+async fn drops(
+    State(engine): App,
+    Query(Selection { parent }): Query<Selection>,
+) -> Result<Json<Vec<DropView>>> {
+    engine.drops(parent.as_deref()).await.map(Json)
 }
 
 /// Everything that was asked for, and what children got: a backup.

@@ -94,6 +94,13 @@ pub(crate) enum Command {
     /// Frames and bytes of every port, and the reasons of drops
     #[command(after_help = STATS_HELP)]
     Stats(StatsArgs),
+    /// Which frames were dropped, of whom and why, with the last one of each
+    #[command(after_help = DROPS_HELP)]
+    Drops {
+        /// Only those of this parent
+        #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
+        parent: Option<String>,
+    },
     /// Write everything that was asked for, and what children got, as one JSON document
     #[command(after_help = EXPORT_HELP)]
     Export,
@@ -163,6 +170,12 @@ Examples:
   maclane import --dry-run maclane.json
   maclane import maclane.json
   ssh other maclane export | maclane import -";
+
+const DROPS_HELP: &str = "\
+Examples:
+  maclane drops
+  maclane drops --parent eth0
+  maclane drops -o json | jq '.[] | select(.port == \"web\")'";
 
 const STATS_HELP: &str = "\
 Examples:

@@ -27,8 +27,8 @@ use crate::{
     backup::Backup,
     error::{Context, Error, ErrorKind},
     model::{
-        ChildSpec, ChildView, FdbView, NetworkFinding, NetworkSpec, NetworkView, ParentSpec,
-        ParentView,
+        ChildSpec, ChildView, DropView, FdbView, NetworkFinding, NetworkSpec, NetworkView,
+        ParentSpec, ParentView,
     },
     plan::{Action, Step},
 };
@@ -48,6 +48,10 @@ pub(crate) async fn run(
         Command::Fdb(FdbCommand::Ls { parent }) => {
             let parent = parent.map(|p| format!("?parent={}", quote(&p))).unwrap_or_default();
             output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
+        }
+        Command::Drops { parent } => {
+            let parent = parent.map(|p| format!("?parent={}", quote(&p))).unwrap_or_default();
+            output.rows::<DropView>(client.get(&format!("/v1/drops{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
         Command::Export => output.json(&client.get("/v1/export").await?)?,

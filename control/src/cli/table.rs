@@ -11,7 +11,8 @@ use tabled::{
 
 use crate::{
     model::{
-        ChildView, DockerNetworkView, FdbView, Finding, NetworkFinding, NetworkView, ParentView,
+        ChildView, DockerNetworkView, DropView, FdbView, Finding, LastDrop, NetworkFinding,
+        NetworkView, ParentView,
     },
     plan::Step,
 };
@@ -100,6 +101,37 @@ impl Row for FdbView {
             self.port.to_string(),
             self.kind.clone(),
             self.owner.clone(),
+        ]
+    }
+}
+
+impl Row for DropView {
+    const HEADER: &'static [&'static str] = &[
+        "PARENT",
+        "PORT",
+        "REASON",
+        "DROPPED",
+        "LOGGED",
+        "LAST",
+        "SOURCE",
+        "DESTINATION",
+        "VLAN",
+        "TYPE",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let last = |of: fn(&LastDrop) -> String| self.last.as_ref().map_or_else(|| "-".into(), of);
+        vec![
+            self.parent.clone(),
+            self.port.clone().unwrap_or_else(|| "-".into()),
+            self.reason.clone(),
+            self.dropped.to_string(),
+            self.logged.to_string(),
+            last(|last| format!("{} s ago", last.seconds_ago)),
+            last(|last| last.source.to_string()),
+            last(|last| last.destination.to_string()),
+            last(|last| last.vlan.to_string()),
+            last(|last| last.ethertype.clone()),
         ]
     }
 }

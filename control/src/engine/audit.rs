@@ -8,13 +8,11 @@ use std::{
 };
 
 use dataplane_common::abi::{Learned, check_flag};
-use nix::{
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-    time::{ClockId, clock_gettime},
-};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::state::{Child, Problem, State};
 use crate::{
+    clock,
     dataplane::{Mark, TcKind, XdpIn},
     error::{Context, Error, Result},
     model::Kind,
@@ -50,11 +48,6 @@ const FORGET: Duration = Duration::from_secs(3600);
 /// True for an address that a child has not used for long.
 fn is_forgotten(learned: &Learned, now: Duration) -> bool {
     now.saturating_sub(Duration::from_nanos(learned.seen)) > FORGET
-}
-
-/// How long the machine has been running, as the programs count it.
-fn boot_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 impl State {
@@ -135,7 +128,7 @@ impl State {
         }
         if complete {
             plane.prune(&ports)?;
-            let now = boot_time()?;
+            let now = clock::since_boot()?;
             let policies = plane.tables().policies.clone();
             let is_bound = |port: &u16| {
                 policies.get(port).is_some_and(|policy| policy.checks & check_flag::ADDRESS != 0)

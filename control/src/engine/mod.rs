@@ -15,6 +15,7 @@ mod conflicts;
 mod declare;
 mod defence;
 mod docker;
+mod drops;
 mod endpoints;
 mod findings;
 mod follow;
@@ -54,8 +55,8 @@ use crate::{
     error::{Context, Error, Result},
     kernel,
     model::{
-        ChildSpec, ChildView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView, StatsView,
-        TcMode,
+        ChildSpec, ChildView, DropView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView,
+        StatsView, TcMode,
     },
     netlink::{self, Change},
     plan::Step,
@@ -274,6 +275,15 @@ impl Engine {
     pub(crate) async fn stats(&self, parent: Option<&str>) -> Result<Vec<StatsView>> {
         let state = self.state.lock().await;
         state.named_or_all(parent)?.into_iter().map(|iface| state.stats_view(iface)).collect()
+    }
+
+    /// What was dropped at one parent or all of them.
+    pub(crate) async fn drops(&self, parent: Option<&str>) -> Result<Vec<DropView>> {
+        let state = self.state.lock().await;
+        let parents = state.named_or_all(parent)?;
+        let views: Result<Vec<_>> =
+            parents.into_iter().map(|iface| state.drop_views(iface)).collect();
+        Ok(views?.concat())
     }
 }
 

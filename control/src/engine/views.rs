@@ -129,7 +129,8 @@ impl State {
             .collect())
     }
 
-    fn port_name(&self, iface: &str, port: u16) -> String {
+    /// Who stands at a port.
+    pub(crate) fn port_name(&self, iface: &str, port: u16) -> String {
         match port {
             PORT_WIRE => return "wire".into(),
             PORT_HOST => return "host".into(),

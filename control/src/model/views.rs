@@ -284,6 +284,42 @@ pub(crate) struct StatsView {
     pub(crate) drops: Vec<DropStats>,
 }
 
+/// Frames of one port that were dropped for one reason, or would have been.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DropView {
+    /// The parent.
+    pub(crate) parent: String,
+    /// `wire`, `host`, or the child's name; absent where the programs do not tell ports apart.
+    pub(crate) port: Option<String>,
+    /// The reason's name.
+    pub(crate) reason: String,
+    /// What it means.
+    pub(crate) meaning: String,
+    /// Frames that were dropped.
+    pub(crate) dropped: u64,
+    /// Frames that passed although they should not, because the child's security only logs.
+    pub(crate) logged: u64,
+    /// The last one; absent where the programs have kept none.
+    pub(crate) last: Option<LastDrop>,
+}
+
+/// The last frame that was dropped for a reason.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LastDrop {
+    /// How long ago that was, in seconds.
+    pub(crate) seconds_ago: u64,
+    /// Its source.
+    #[schema(value_type = String)]
+    pub(crate) source: Mac,
+    /// Its destination.
+    #[schema(value_type = String)]
+    pub(crate) destination: Mac,
+    /// The VLAN that it was in.
+    pub(crate) vlan: u16,
+    /// What it carried, four hexadecimal digits.
+    pub(crate) ethertype: String,
+}
+
 /// One finding of `doctor`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Finding {
