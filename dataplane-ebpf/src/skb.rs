@@ -70,6 +70,16 @@ extern "C" fn maclane_mend(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     Skb(skb).put_header_back(ifindex).unwrap_or(-1)
 }
 
+/// The raw [`Tag`] of a frame in the lower half, and above it its [`Payload`]; 0 for one that is too short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_parse(skb: *mut __sk_buff) -> u64 {
+    let Some((frame, payload)) = Skb(skb).seen() else { return 0 };
+    u64::from(frame.tag.to_raw())
+        | u64::from(payload.ethertype) << 32
+        | u64::from(payload.offset) << 48
+}
+
 /// Turns the tag of a frame from one raw [`Tag`] into another, wherever it is; 0 if that was done. A
 /// function of its own, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
@@ -197,6 +207,17 @@ impl Skb {
     /// The frame, and what it carries; `None` if it is too short.
     #[inline(always)]
     pub(crate) fn parsed(self) -> Option<(Frame, Payload)> {
+        let Frame { dst, src, .. } = self.seen()?.0;
+        // What comes back is a number that the verifier knows nothing of: it need not follow each form
+        // that a tag can have to the end.
+        let word = maclane_parse(self.0);
+        #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
+        let (tag, ethertype, offset) = (word as u32, (word >> 32) as u16, (word >> 48) as u32);
+        Some((Frame { dst, src, tag: Tag::from_raw(tag) }, Payload { ethertype, offset }))
+    }
+
+    #[inline(always)]
+    fn seen(self) -> Option<(Frame, Payload)> {
         let head = self.head()?;
         Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
     }
