@@ -92,6 +92,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     };
     tokio::join!(server.serve(api::router(engine.clone()), stopped()), serve_plugin, async {
         stop.await;
+        engine.events().end();
         let _ = stopping.send(true);
     });
     info!("stopped; traffic goes on");

@@ -14,6 +14,7 @@ mod docker;
 mod engine;
 mod error;
 mod ethtool;
+mod events;
 mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzz;

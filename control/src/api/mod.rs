@@ -1,6 +1,7 @@
 //! The daemon's HTTP API: `/v1/…`, JSON both ways, described by `/v1/openapi.json`.
 
 pub(crate) mod client;
+mod events;
 mod http;
 pub(crate) mod server;
 
@@ -112,6 +113,8 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(child, child_rm))
         .routes(routes!(fdb))
         .routes(routes!(stats))
+        .routes(routes!(events::events))
+        .routes(routes!(events::stream))
         .routes(routes!(export))
         .routes(routes!(import))
         .routes(routes!(reload))
@@ -290,6 +293,8 @@ mod tests {
             "/v1/children",
             "/v1/children/{name}",
             "/v1/docker",
+            "/v1/events",
+            "/v1/events/stream",
             "/v1/export",
             "/v1/fdb",
             "/v1/import",

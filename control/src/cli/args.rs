@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and the text of every help page, man page and completion.
 
 mod docker;
+mod events;
 mod network;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 pub(crate) use self::{
     docker::{DockerCommand, Spec},
+    events::EventsArgs,
     network::NetworkCommand,
 };
 use super::values::{asked_ip, netns, station, text};
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     /// Frames and bytes of every port, and the reasons of drops
     #[command(after_help = STATS_HELP)]
     Stats(StatsArgs),
+    /// What has happened: ports and parents that come and go, strangers with an address of a child
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArgs),
     /// Write everything that was asked for, and what children got, as one JSON document
     #[command(after_help = EXPORT_HELP)]
     Export,
@@ -169,6 +174,12 @@ Examples:
   maclane stats
   maclane stats --parent eth0 --watch
   maclane stats --watch -o json | jq -c '.[].drops[] | select(.packets > 0)'";
+
+const EVENTS_HELP: &str = "\
+Examples:
+  maclane events
+  maclane events --follow --parent eth0 --kind address_conflict --kind spoof
+  maclane events --follow -o json | jq -c 'select(.kind == \"parent_down\")'";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod docker;
 mod doctor;
+mod events;
 mod manual;
 pub(crate) mod output;
 mod stats;
@@ -50,6 +51,7 @@ pub(crate) async fn run(
             output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Events(args) => events::run(client, output, args).await?,
         Command::Export => output.json(&client.get("/v1/export").await?)?,
         Command::Import { file, dry_run } => import(client, output, &file, dry_run).await?,
         Command::Reload { dry_run } => {

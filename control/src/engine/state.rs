@@ -17,6 +17,7 @@ use super::{
     Settings,
     absent::{Absence, Missed},
     adopt::Adopted,
+    changes::Told,
     conflicts::{Asking, Conflicts, Held},
     defence::Rivals,
     docker::Docker,
@@ -28,6 +29,7 @@ use crate::{
     config::ConfigFile,
     dataplane::{Dataplane, TcKind, XdpIn},
     error::{Error, Result},
+    events::Events,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
     netlink::{Link, Netlink},
     netns::{Netns, NetnsId, NetnsProof},
@@ -316,6 +318,10 @@ pub(crate) struct State {
     pub(crate) rivals: Rivals,
     /// What Docker has asked for.
     pub(crate) docker: Docker,
+    /// What has happened, and who follows it.
+    pub(crate) events: Arc<Events>,
+    /// What was told last about ports and parents.
+    pub(crate) told: Told,
     /// Wakes the control loop; given to those who wait for a parent's events.
     pub(crate) kick: Arc<tokio::sync::Notify>,
 }
@@ -350,6 +356,8 @@ impl State {
             host_addresses: BTreeSet::new(),
             rivals: Rivals::new(),
             docker: Docker::read(&store).await?,
+            events: Arc::new(Events::new()),
+            told: Told::default(),
             kick: Arc::default(),
             bpffs: settings.bpffs,
             store,
