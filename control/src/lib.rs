@@ -21,6 +21,7 @@ pub mod fuzz;
 mod ipv6;
 mod kernel;
 mod log;
+mod metrics;
 mod model;
 mod neighbour;
 mod netlink;

@@ -3,11 +3,13 @@
 pub(crate) mod client;
 mod events;
 mod http;
+mod metrics;
 pub(crate) mod server;
 
 pub(crate) use self::http::{Body, detach};
 #[cfg(fuzzing)]
 pub(crate) use self::http::{Spec as SpecOfBody, harden};
+pub(crate) use self::metrics::MetricsServer;
 
 use std::sync::Arc;
 
@@ -113,6 +115,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(child, child_rm))
         .routes(routes!(fdb))
         .routes(routes!(stats))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
         .routes(routes!(export))
@@ -290,6 +293,7 @@ mod tests {
         let description = serde_json::to_value(described().1).unwrap();
         let paths: Vec<_> = description["paths"].as_object().unwrap().keys().collect();
         let expected = [
+            "/metrics",
             "/v1/children",
             "/v1/children/{name}",
             "/v1/docker",

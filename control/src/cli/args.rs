@@ -17,6 +17,7 @@ pub(crate) use self::{
 use super::values::{asked_ip, netns, station, text};
 use crate::{
     check,
+    metrics::Address,
     model::{AskedIp, ChildSpec, Mac, ParentSpec, Route, TcMode, Trunk, UnknownPolicy, XdpMode},
 };
 
@@ -216,6 +217,12 @@ pub(crate) struct DaemonArgs {
     /// Where Docker looks for the plugin
     #[arg(long, value_name = "PATH", default_value = crate::docker::SOCKET)]
     pub(crate) docker_socket: PathBuf,
+    /// Give metrics to Prometheus at this loopback address, too; `metrics = "…"` in the configuration
+    /// file does the same
+    ///
+    /// They are at /metrics of the socket in any case.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<Address>,
     /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
     #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
     pub(crate) tc: TcMode,

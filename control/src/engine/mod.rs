@@ -22,6 +22,7 @@ mod follow;
 mod host;
 mod isolated;
 mod leases;
+mod metrics;
 mod networks;
 mod parents;
 mod removal;
