@@ -35,13 +35,13 @@ impl Scrape {
     #[track_caller]
     fn parse(text: &str) -> Self {
         let mut scrape = Self::default();
-        let (mut helped, mut current) = (String::new(), String::new());
+        let (mut helped, mut current) = ("", "");
         assert!(text.ends_with('\n'), "the last line ends, too");
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').expect("a name and words");
                 assert!(help.len() > 10, "{line}");
-                helped = name.to_owned();
+                helped = name;
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a name and a type");
                 assert_eq!(name, helped, "HELP comes first: {line}");
@@ -49,7 +49,7 @@ impl Scrape {
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
                 let known = scrape.kinds.insert(name.to_owned(), kind.to_owned());
                 assert_eq!(known, None, "one block for each metric: {line}");
-                current = name.to_owned();
+                current = name;
             } else {
                 let (series, value) = sample(line);
                 assert_eq!(series.0, current, "a sample is in the block of its metric: {line}");
@@ -266,4 +266,18 @@ fn metrics_are_at_a_loopback_address_if_somebody_wants_that() {
     let message = daemon.refusal();
     assert!(message.contains("cannot listen on 127.0.0.1:9470 for --metrics"), "{message}");
     drop(taken);
+}
+
+#[test]
+fn without_a_terminal_top_says_what_to_use() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    for arguments in [&["top"][..], &["-o", "json", "top"], &["top", "--parent", PARENT]] {
+        let (code, message) = daemon.fail(arguments);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("maclane stats --watch"), "{message}");
+    }
+    for wrong in ["0", "31", "x"] {
+        assert_eq!(daemon.fail(&["top", "--interval", wrong]).0, 2);
+    }
 }

@@ -3,6 +3,7 @@
 mod docker;
 mod events;
 mod network;
+mod top;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub(crate) use self::{
     docker::{DockerCommand, Spec},
     events::EventsArgs,
     network::NetworkCommand,
+    top::TopArgs,
 };
 use super::values::{asked_ip, netns, station, text};
 use crate::{
@@ -97,6 +99,12 @@ pub(crate) enum Command {
     /// Frames and bytes of every port, and the reasons of drops
     #[command(after_help = STATS_HELP)]
     Stats(StatsArgs),
+    /// The busiest ports, on the whole terminal
+    ///
+    /// Keys: q ends, the arrows and PageUp and PageDown scroll, s sorts by something else, p pauses, ?
+    /// shows them.
+    #[command(after_help = "Examples:\n  maclane top\n  maclane top --parent eth0 --interval 5")]
+    Top(TopArgs),
     /// What has happened: ports and parents that come and go, strangers with an address of a child
     #[command(after_help = EVENTS_HELP)]
     Events(EventsArgs),

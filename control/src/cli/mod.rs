@@ -6,8 +6,10 @@ mod doctor;
 mod events;
 mod manual;
 pub(crate) mod output;
+mod rates;
 mod stats;
 mod table;
+mod top;
 mod values;
 
 use std::{
@@ -51,6 +53,7 @@ pub(crate) async fn run(
             output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Top(args) => top::run(client, output, args).await?,
         Command::Events(args) => events::run(client, output, args).await?,
         Command::Export => output.json(&client.get("/v1/export").await?)?,
         Command::Import { file, dry_run } => import(client, output, &file, dry_run).await?,
