@@ -101,8 +101,7 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// The busiest ports, on the whole terminal
     ///
-    /// Keys: q ends, the arrows and PageUp and PageDown scroll, s sorts by something else, p pauses, ?
-    /// shows them.
+    /// Keys: q ends, the arrows scroll, s sorts by something else, p pauses, ? shows all of them.
     #[command(after_help = "Examples:\n  maclane top\n  maclane top --parent eth0 --interval 5")]
     Top(TopArgs),
     /// What has happened: ports and parents that come and go, strangers with an address of a child

@@ -70,7 +70,8 @@ pub(super) async fn run(client: &Client, output: Output, args: EventsArgs) -> an
     let answer = client.get(&path("/v1/events", &args, "since=0")).await?;
     if output.is_json() {
         let Value::Array(events) = answer else { return output.json(&answer) };
-        return output.text(&events.iter().map(|event| format!("{event}\n")).collect::<String>());
+        let lines = events.iter().fold(String::new(), |all, event| all + &event.to_string() + "\n");
+        return output.text(&lines);
     }
     output.rows::<Event>(answer)
 }
@@ -78,11 +79,11 @@ pub(super) async fn run(client: &Client, output: Output, args: EventsArgs) -> an
 fn path(base: &str, args: &EventsArgs, first: &str) -> String {
     let mut path = format!("{base}?{first}");
     if let Some(parent) = &args.parent {
-        path += &format!("&parent={}", quote(parent));
+        path = path + "&parent=" + &quote(parent);
     }
     if !args.kind.is_empty() {
         let kinds: Vec<_> = args.kind.iter().copied().map(EventKind::name).collect();
-        path += &format!("&kind={}", kinds.join(","));
+        path = path + "&kind=" + &kinds.join(",");
     }
     path
 }

@@ -179,10 +179,10 @@ impl State {
 
     pub(crate) fn release_adopted(&mut self, iface: &str, mac: Mac) -> Result<()> {
         let parent = self.parent_mut(iface)?;
-        if let Some(adopted) = parent.adopted.remove(&mac) {
-            if let Some(plane) = &mut parent.plane {
-                plane.forget_guard(adopted.port)?;
-            }
+        if let Some(adopted) = parent.adopted.remove(&mac)
+            && let Some(plane) = &mut parent.plane
+        {
+            plane.forget_guard(adopted.port)?;
         }
         Ok(())
     }

@@ -69,13 +69,17 @@ impl Events {
     /// Tells an event, or lets the next of its sort stand for it.
     pub(crate) fn note(&self, event: Event) {
         let told = self.lock().note(event, Instant::now());
-        told.iter().for_each(|event| event.log());
+        if let Some(event) = told {
+            event.log();
+        }
     }
 
     /// Tells what has waited for its second to be over.
     pub(crate) fn flush(&self) {
         let told = self.lock().flush(Instant::now());
-        told.iter().for_each(|event| event.log());
+        for event in told {
+            event.log();
+        }
     }
 
     /// Events that are kept, the oldest first.
@@ -114,7 +118,9 @@ impl Events {
             log.followers = None;
             told
         };
-        told.iter().for_each(|event| event.log());
+        for event in told {
+            event.log();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -126,22 +132,19 @@ impl Log {
     fn note(&mut self, event: Event, now: Instant) -> Option<Arc<Event>> {
         *self.totals.entry(event.kind).or_default() += event.stands_for();
         let about = (event.kind, event.parent.clone(), event.child.clone());
-        let event = match self.gates.get_mut(&about) {
-            Some(gate) => {
-                let before = gate.folded.take().map_or(0, |folded| folded.stands_for());
-                let all = before + event.stands_for();
-                let event = Event { count: Some(all).filter(|all| *all > 1), ..event };
-                if now.saturating_duration_since(gate.told) < GATE {
-                    gate.folded = Some(stamped(event));
-                    return None;
-                }
-                gate.told = now;
-                event
+        let event = if let Some(gate) = self.gates.get_mut(&about) {
+            let before = gate.folded.take().map_or(0, |folded| folded.stands_for());
+            let all = before + event.stands_for();
+            let event = Event { count: Some(all).filter(|all| *all > 1), ..event };
+            if now.saturating_duration_since(gate.told) < GATE {
+                gate.folded = Some(stamped(event));
+                return None;
             }
-            None => {
-                self.gates.insert(about, Gate { told: now, folded: None });
-                event
-            }
+            gate.told = now;
+            event
+        } else {
+            self.gates.insert(about, Gate { told: now, folded: None });
+            event
         };
         Some(self.tell(stamped(event)))
     }

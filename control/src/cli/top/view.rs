@@ -219,7 +219,7 @@ impl Moment {
         match sort {
             Sort::Bits => self.rows.sort_by_cached_key(|row| (Reverse(row.bytes()), by_name(row))),
             Sort::Frames => {
-                self.rows.sort_by_cached_key(|row| (Reverse(row.frames()), by_name(row)))
+                self.rows.sort_by_cached_key(|row| (Reverse(row.frames()), by_name(row)));
             }
             Sort::Name => self.rows.sort_by_cached_key(by_name),
         }
