@@ -70,8 +70,8 @@ fn what_comes_and_goes_is_told_once() {
     daemon.network("lan", 7, "veth");
     tells(&daemon, 0, &[("parent_up", "-")]);
     let (ns, stranger) = (lan.namespace(), lan.namespace());
-    let mac = daemon.child("web", "lan", &ns, "192.168.50.101/24").to_string();
     let mut since = last_id(&daemon);
+    let mac = daemon.child("web", "lan", &ns, "192.168.50.101/24").to_string();
     tells(&daemon, since, &[("port_up", "web")]);
     let up = events(&daemon, "").pop().expect("an event");
     for (field, value) in [
