@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use self::named::named;
 use crate::error::{Error, Result};
+use crate::metrics::Address;
 use crate::model::{NetworkSpec, ParentSpec};
 
 /// Where the file is if nobody says it.
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     /// Whether the daemon is Docker's plugin, too; read when it starts.
     #[serde(default)]
     pub(crate) docker: bool,
+    /// Where metrics are to be had, beside the socket of the API; read when the daemon starts.
+    pub(crate) metrics: Option<Address>,
     /// There is no file.
     #[serde(skip)]
     pub(crate) is_missing: bool,
@@ -162,6 +165,21 @@ mod tests {
         assert!(read("docker = true").unwrap().docker);
         assert!(!read("").unwrap().docker);
         assert!(read("docker = 1").unwrap_err().message.contains("line 1 (`docker = 1`)"));
+    }
+
+    #[test]
+    fn a_line_says_where_metrics_are_to_be_had() {
+        let address = |text: &str| read(text).map(|config| config.metrics);
+        let good = address("metrics = \"[::1]:9469\"\n[parent.eth0]").unwrap();
+        assert_eq!(good, Some("[::1]:9469".parse().unwrap()));
+        assert_eq!(address("").unwrap(), None);
+        for (text, word) in [
+            ("metrics = \"0.0.0.0:9469\"", "not a loopback address"),
+            ("metrics = 9469", "integer"),
+        ] {
+            let message = address(text).unwrap_err().message;
+            assert!(message.contains("line 1") && message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    api::{self, server::RuntimeDir},
+    api::{self, MetricsServer, server::RuntimeDir},
     cli::args::DaemonArgs,
     config::ConfigFile,
     docker,
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         lease_grace,
         docker,
         docker_socket,
+        metrics,
         tc,
     } = args;
     let lease_grace = Duration::from_secs(lease_grace.into());
@@ -57,7 +58,9 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     tell(&[NotifyState::Status("reconciling links and maps")]);
     let config = ConfigFile::new(config);
     // What is wrong with the file the engine says.
-    let docker = docker || config.read().is_ok_and(|config| config.docker);
+    let at_start = config.read().unwrap_or_default();
+    let docker = docker || at_start.docker;
+    let metrics = metrics.or(at_start.metrics);
     let start = Engine::start(Settings { state_dir, bpffs, tc, config, lease_grace });
     let engine = tokio::select! {
         engine = start => engine?,
@@ -66,11 +69,15 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     };
     // First: whoever reaches the daemon finds the plugin, too.
     let plugin = docker.then(|| docker::listen(&docker_socket)).transpose()?;
+    let metrics = match metrics {
+        Some(address) => Some(MetricsServer::at(address).await?),
+        None => None,
+    };
     let server = runtime.listen()?;
-    let places: Vec<String> = [Some(&server), plugin.as_ref()]
-        .into_iter()
-        .flatten()
+    let sockets = [Some(&server), plugin.as_ref()].into_iter().flatten();
+    let places: Vec<String> = sockets
         .map(|server| server.path().display().to_string())
+        .chain(metrics.as_ref().map(MetricsServer::url))
         .collect();
     let listening = format!("listening on {}", places.join(" and "));
     info!("maclane {} {listening}", env!("CARGO_PKG_VERSION"));
@@ -90,8 +97,15 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
             plugin.serve(docker::router(engine.clone()), stopped()).await;
         }
     };
-    tokio::join!(server.serve(api::router(engine.clone()), stopped()), serve_plugin, async {
+    let serve_metrics = async {
+        if let Some(metrics) = metrics {
+            metrics.serve(engine.clone(), stopped()).await;
+        }
+    };
+    let serve = server.serve(api::router(engine.clone()), stopped());
+    tokio::join!(serve, serve_plugin, serve_metrics, async {
         stop.await;
+        engine.events().end();
         let _ = stopping.send(true);
     });
     info!("stopped; traffic goes on");

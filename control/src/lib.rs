@@ -15,12 +15,14 @@ mod docker;
 mod engine;
 mod error;
 mod ethtool;
+mod events;
 mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod ipv6;
 mod kernel;
 mod log;
+mod metrics;
 mod model;
 mod neighbour;
 mod netlink;

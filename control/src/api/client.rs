@@ -6,15 +6,23 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::server::GROUP;
-use crate::error::{Error, ErrorBody, ErrorKind, Result};
+use super::{events::Splitter, server::GROUP};
+use crate::{
+    error::{Error, ErrorBody, ErrorKind, Result},
+    task::Task,
+};
 
 /// What stays as it is in a part of a path (RFC 3986, "unreserved").
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -41,6 +49,25 @@ impl Client {
         self.send(Method::GET, path, Bytes::new()).await
     }
 
+    /// What is at `path`, line by line, as long as the daemon goes on.
+    pub(crate) async fn lines(&self, path: &str) -> Result<Lines> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.connect().await?))
+            .await
+            .map_err(|e| self.broke_off(&e))?;
+        let connection = Task::spawn(async move {
+            // What goes wrong ends the body, too.
+            let _ = connection.await;
+        });
+        let request = request(Method::GET, path, Bytes::new())?;
+        let response = sender.send_request(request).await.map_err(|e| self.broke_off(&e))?;
+        let (status, body) = (response.status(), response.into_body());
+        if !status.is_success() {
+            let bytes = body.collect().await.map_err(|e| self.broke_off(&e))?.to_bytes();
+            return Err(self.refused(&bytes));
+        }
+        Ok(Lines { body, splitter: Splitter::default(), _connection: connection })
+    }
+
     /// Asks for something new below `path`; what became of it.
     pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value> {
         let body = serde_json::to_vec(body)
@@ -59,26 +86,32 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Value> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.no_daemon(&e))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "maclane")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|e| Error::invalid(format!("cannot ask for {path}: {e}")))?;
-        let (status, bytes) = exchange(stream, request).await.map_err(|e| {
-            Error::failed(format!(
-                "the daemon at {} broke off: {e}; its log says why",
-                self.socket.display()
-            ))
-        })?;
+        let stream = self.connect().await?;
+        let request = request(method, path, body)?;
+        let (status, bytes) = exchange(stream, request).await.map_err(|e| self.broke_off(&e))?;
         if status.is_success() {
             let body = if bytes.is_empty() { b"null".as_slice() } else { &bytes };
             return serde_json::from_slice(body).map_err(|e| self.stranger(&e));
         }
-        let body: ErrorBody = serde_json::from_slice(&bytes).map_err(|e| self.stranger(&e))?;
-        Err(Error::new(body.error.kind, body.error.message))
+        Err(self.refused(&bytes))
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        UnixStream::connect(&self.socket).await.map_err(|e| self.no_daemon(&e))
+    }
+
+    fn refused(&self, bytes: &[u8]) -> Error {
+        match serde_json::from_slice::<ErrorBody>(bytes) {
+            Ok(body) => Error::new(body.error.kind, body.error.message),
+            Err(e) => self.stranger(&e),
+        }
+    }
+
+    fn broke_off(&self, cause: &hyper::Error) -> Error {
+        Error::failed(format!(
+            "the daemon at {} broke off: {cause}; its log says why",
+            self.socket.display()
+        ))
     }
 
     fn no_daemon(&self, cause: &std::io::Error) -> Error {
@@ -102,6 +135,38 @@ impl Client {
             "what answers on {} is not a maclane daemon: {cause}; name the right socket with --socket",
             self.socket.display()
         ))
+    }
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "maclane")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|e| Error::invalid(format!("cannot ask for {path}: {e}")))
+}
+
+/// An answer that goes on.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    splitter: Splitter,
+    _connection: Task,
+}
+
+impl Lines {
+    /// Waits for the next line; `None` when the daemon has ended.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(line) = self.splitter.next() {
+                return Some(line);
+            }
+            if let Ok(piece) = self.body.frame().await?.ok()?.into_data() {
+                self.splitter.push(&piece);
+            }
+        }
     }
 }
 

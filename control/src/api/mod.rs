@@ -1,12 +1,15 @@
 //! The daemon's HTTP API: `/v1/…`, JSON both ways, described by `/v1/openapi.json`.
 
 pub(crate) mod client;
+mod events;
 mod http;
+mod metrics;
 pub(crate) mod server;
 
 pub(crate) use self::http::{Body, detach};
 #[cfg(fuzzing)]
 pub(crate) use self::http::{Spec as SpecOfBody, harden};
+pub(crate) use self::metrics::MetricsServer;
 
 use std::sync::Arc;
 
@@ -113,6 +116,9 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(fdb))
         .routes(routes!(stats))
         .routes(routes!(drops))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(events::events))
+        .routes(routes!(events::stream))
         .routes(routes!(export))
         .routes(routes!(import))
         .routes(routes!(reload))
@@ -297,9 +303,12 @@ mod tests {
         let description = serde_json::to_value(described().1).unwrap();
         let paths: Vec<_> = description["paths"].as_object().unwrap().keys().collect();
         let expected = [
+            "/metrics",
             "/v1/children",
             "/v1/children/{name}",
             "/v1/docker",
+            "/v1/events",
+            "/v1/events/stream",
             "/v1/export",
             "/v1/fdb",
             "/v1/import",

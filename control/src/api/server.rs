@@ -17,7 +17,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use nix::unistd::Group;
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -167,41 +170,83 @@ impl Server<'_> {
     /// Answers requests until `stop` is ready, then lets those under way end, and removes the
     /// socket.
     pub(crate) async fn serve(self, router: Router, stop: impl Future<Output = ()>) {
-        let mut stop = pin!(stop);
-        let connections = GracefulShutdown::new();
-        loop {
-            let stream = tokio::select! {
-                () = &mut stop => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(e) => {
-                        warn!("cannot accept a connection: {e}");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                },
-            };
-            let router = router.clone().layer(Extension(Caller::of(&stream)));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
-                // A client that has said all it has to say still wants its answer.
-                .half_close(true)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            let connection = connections.watch(connection);
-            tokio::spawn(async move {
-                if let Err(e) = connection.await {
-                    debug!("a connection ended early: {e}");
-                }
-            });
-        }
+        let connections = answer(&self.listener, router, stop).await;
         drop(self.listener);
         if let Err(e) = fs::remove_file(&self.path) {
             warn!("cannot remove {}: {e}", self.path.display());
         }
-        if tokio::time::timeout(STOP_TIME, connections.shutdown()).await.is_err() {
-            warn!("stopped with requests under way");
-        }
+        finish(connections).await;
+    }
+}
+
+/// Where connections come from.
+pub(super) trait Door: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next one.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
+}
+
+impl Door for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Caller)> {
+        let (stream, _) = self.accept().await?;
+        let caller = Caller::of(&stream);
+        Ok((stream, caller))
+    }
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, Caller)> {
+        let (stream, _) = self.accept().await?;
+        Ok((stream, Caller(None)))
+    }
+}
+
+/// Answers requests until `stop` is ready; returns the connections that are still there.
+pub(super) async fn answer(
+    door: &impl Door,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) -> GracefulShutdown {
+    let mut stop = pin!(stop);
+    let connections = GracefulShutdown::new();
+    loop {
+        let (stream, caller) = tokio::select! {
+            () = &mut stop => return connections,
+            next = door.next() => match next {
+                Ok(next) => next,
+                Err(e) => {
+                    warn!("cannot accept a connection: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let router = router.clone().layer(Extension(caller));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            // A client that has said all it has to say still wants its answer.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                debug!("a connection ended early: {e}");
+            }
+        });
+    }
+}
+
+/// Lets the requests that are under way end.
+pub(super) async fn finish(connections: GracefulShutdown) {
+    if tokio::time::timeout(STOP_TIME, connections.shutdown()).await.is_err() {
+        warn!("stopped with requests under way");
     }
 }
 

@@ -1,7 +1,9 @@
 //! The command line: what may be typed, and the text of every help page, man page and completion.
 
 mod docker;
+mod events;
 mod network;
+mod top;
 
 use std::path::PathBuf;
 
@@ -10,11 +12,14 @@ use clap_complete::Shell;
 
 pub(crate) use self::{
     docker::{DockerCommand, Spec},
+    events::EventsArgs,
     network::NetworkCommand,
+    top::TopArgs,
 };
 use super::values::{asked_ip, netns, station, text};
 use crate::{
     check,
+    metrics::Address,
     model::{AskedIp, ChildSpec, Mac, ParentSpec, Route, TcMode, Trunk, UnknownPolicy, XdpMode},
 };
 
@@ -101,6 +106,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
         parent: Option<String>,
     },
+    /// The busiest ports, on the whole terminal
+    ///
+    /// Keys: q ends, the arrows scroll, s sorts by something else, p pauses, ? shows all of them.
+    #[command(after_help = "Examples:\n  maclane top\n  maclane top --parent eth0 --interval 5")]
+    Top(TopArgs),
+    /// What has happened: ports and parents that come and go, strangers with an address of a child
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArgs),
     /// Write everything that was asked for, and what children got, as one JSON document
     #[command(after_help = EXPORT_HELP)]
     Export,
@@ -183,6 +196,12 @@ Examples:
   maclane stats --parent eth0 --watch
   maclane stats --watch -o json | jq -c '.[].drops[] | select(.packets > 0)'";
 
+const EVENTS_HELP: &str = "\
+Examples:
+  maclane events
+  maclane events --follow --parent eth0 --kind address_conflict --kind spoof
+  maclane events --follow -o json | jq -c 'select(.kind == \"parent_down\")'";
+
 const COMPLETIONS_HELP: &str = "\
 Examples:
   maclane completions bash > /usr/share/bash-completion/completions/maclane
@@ -218,6 +237,12 @@ pub(crate) struct DaemonArgs {
     /// Where Docker looks for the plugin
     #[arg(long, value_name = "PATH", default_value = crate::docker::SOCKET)]
     pub(crate) docker_socket: PathBuf,
+    /// Give metrics to Prometheus at this loopback address, too; `metrics = "…"` in the configuration
+    /// file does the same
+    ///
+    /// They are at /metrics of the socket in any case.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<Address>,
     /// How TC programs are attached; `auto` is TCX from Linux 6.6 on, clsact below
     #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
     pub(crate) tc: TcMode,

@@ -3,10 +3,13 @@
 pub(crate) mod args;
 mod docker;
 mod doctor;
+mod events;
 mod manual;
 pub(crate) mod output;
+mod rates;
 mod stats;
 mod table;
+mod top;
 mod values;
 
 use std::{
@@ -54,6 +57,8 @@ pub(crate) async fn run(
             output.rows::<DropView>(client.get(&format!("/v1/drops{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Top(args) => top::run(client, output, args).await?,
+        Command::Events(args) => events::run(client, output, args).await?,
         Command::Export => output.json(&client.get("/v1/export").await?)?,
         Command::Import { file, dry_run } => import(client, output, &file, dry_run).await?,
         Command::Reload { dry_run } => {

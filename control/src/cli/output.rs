@@ -1,4 +1,5 @@
-//! The one place that writes to standard output, and to standard error outside the log.
+//! The one place that writes to standard output, and to standard error outside the log; `top` has the
+//! terminal for itself.
 
 use std::io::{self, IsTerminal, Write};
 

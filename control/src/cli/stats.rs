@@ -1,6 +1,6 @@
 //! `maclane stats`: counters once, or rates every second.
 
-use std::{collections::HashMap, fmt::Write, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -8,11 +8,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{
     args::StatsArgs,
     output::{Output, understand},
+    rates::{DropRates, Four, ParentRates, counters, rates},
     table::{columns, printable},
 };
 use crate::{
     api::client::{Client, quote},
-    model::{DropStats, PortStats, StatsView},
+    model::StatsView,
 };
 
 /// How often `--watch` looks.
@@ -63,7 +64,7 @@ async fn watch(client: &Client, output: Output, path: &str) -> anyhow::Result<()
         let views: Vec<StatsView> = understand(value)?;
         // The first look is measured against itself: all rates are 0.
         let (then, before) = last.as_ref().map_or((now, &views), |(then, before)| (*then, before));
-        let shown = rates(before, &views, now - then);
+        let shown = per_second(&rates(before, &views, now - then));
         if in_place {
             output.text(&screen(&shown))?;
         } else if last.is_some() {
@@ -95,68 +96,49 @@ fn screen(text: &str) -> String {
 
 /// Counters as they are.
 fn totals(views: &[StatsView]) -> String {
-    let ports = |port: &PortStats| counters(port).map(|n| n.to_string());
     let header = ["RX_PACKETS", "RX_BYTES", "TX_PACKETS", "TX_BYTES"];
     let blocks = views.iter().map(|view| {
         let drops = view.drops.iter().filter(|drop| drop.packets > 0);
         let drops = drops.map(|d| vec![d.reason.clone(), d.packets.to_string(), d.meaning.clone()]);
-        block(view, header, ports, columns(&["REASON", "PACKETS", "MEANING"], drops, &[1]))
+        let ports = view.ports.iter().map(|port| (&port.name, &port.kind, counters(port)));
+        let drops = columns(&["REASON", "PACKETS", "MEANING"], drops, &[1]);
+        block(&view.parent, header, ports, drops)
     });
     blocks.collect::<Vec<_>>().join("\n")
 }
 
-/// How fast counters went from `before` to `now`, in `time`.
-fn rates(before: &[StatsView], now: &[StatsView], time: Duration) -> String {
-    let per_second = |old: u64, new: u64| {
-        // A parent that was added again counts from 0.
-        let grown = u128::from(new.saturating_sub(old));
-        (grown * 1_000_000 / time.as_micros().max(1)).to_string()
-    };
+/// How fast counters grow.
+fn per_second(rates: &[ParentRates]) -> String {
     let header = ["RX_PACKETS/S", "RX_BYTES/S", "TX_PACKETS/S", "TX_BYTES/S"];
-    let blocks = now.iter().map(|view| {
-        let old = before.iter().find(|old| old.parent == view.parent);
-        let old_ports: HashMap<_, _> =
-            old.iter().flat_map(|old| &old.ports).map(|p| ((p.port, &p.name), p)).collect();
-        let old_drops: HashMap<_, _> =
-            old.iter().flat_map(|old| &old.drops).map(|d| (&d.reason, d.packets)).collect();
-        let ports = |port: &PortStats| {
-            // A port that is new has no rate yet.
-            let new = counters(port);
-            let old = old_ports.get(&(port.port, &port.name)).map_or(new, |old| counters(old));
-            std::array::from_fn(|at| per_second(old[at], new[at]))
-        };
-        let drops = view.drops.iter().filter(|drop| drop.packets > 0).map(|drop| {
-            let DropStats { reason, meaning, packets, .. } = drop;
-            let old = old_drops.get(reason).copied().unwrap_or(*packets);
-            vec![reason.clone(), per_second(old, *packets), packets.to_string(), meaning.clone()]
+    let blocks = rates.iter().map(|it| {
+        let ports = it.ports.iter().map(|port| (&port.name, &port.kind, port.per_second));
+        let drops = it.drops.iter().map(|drops| {
+            let DropRates { reason, meaning, packets, per_second } = drops;
+            vec![reason.clone(), per_second.to_string(), packets.to_string(), meaning.clone()]
         });
         let drops = columns(&["REASON", "PACKETS/S", "PACKETS", "MEANING"], drops, &[1, 2]);
-        block(view, header, ports, drops)
+        block(&it.parent, header, ports, drops)
     });
     blocks.collect::<Vec<_>>().join("\n")
-}
-
-fn counters(port: &PortStats) -> [u64; 4] {
-    [port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes]
 }
 
 /// One parent: its name, its ports, and its drops, which are a header only if there are none.
-fn block(
-    view: &StatsView,
+fn block<'a>(
+    parent: &str,
     header: [&str; 4],
-    numbers: impl Fn(&PortStats) -> [String; 4],
+    ports: impl Iterator<Item = (&'a String, &'a String, Four)>,
     drops: String,
 ) -> String {
     let [a, b, c, d] = header;
-    let ports = view.ports.iter().map(|port| {
-        let mut cells = vec![port.name.clone(), port.kind.clone()];
-        cells.extend(numbers(port));
+    let ports = ports.map(|(name, kind, numbers)| {
+        let mut cells = vec![name.clone(), kind.clone()];
+        cells.extend(numbers.map(|number| number.to_string()));
         cells
     });
     let ports = columns(&["NAME", "KIND", a, b, c, d], ports, &[2, 3, 4, 5]);
     let drops = if drops.lines().count() > 1 { drops } else { "no drops\n".into() };
     let mut text = String::new();
-    let _ = write!(text, "parent {}\n{ports}\n{drops}", printable(&view.parent));
+    let _ = write!(text, "parent {}\n{ports}\n{drops}", printable(parent));
     text
 }
 
@@ -195,10 +177,14 @@ loop           3   our own
 
     #[test]
     fn rates_are_per_second_of_the_time_that_passed() {
-        let text = rates(&view(10, 3), &view(30, 5), Duration::from_secs(2));
+        let text = |before: (u64, u64), now: (u64, u64), seconds| {
+            let (before, now) = (view(before.0, before.1), view(now.0, now.1));
+            per_second(&rates(&before, &now, Duration::from_secs(seconds)))
+        };
+        let restarted = text((10, 3), (0, 0), 1);
+        let text = text((10, 3), (30, 5), 2);
         assert!(text.contains("wire   wire             10         1000"), "{text}");
         assert!(text.contains("loop             1         5   our own"), "{text}");
-        let restarted = rates(&view(10, 3), &view(0, 0), PERIOD);
         assert!(restarted.contains("wire   wire              0            0"), "{restarted}");
     }
 }

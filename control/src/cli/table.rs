@@ -17,6 +17,9 @@ use crate::{
     plan::Step,
 };
 
+/// What is between two columns.
+pub(super) const GAP: &str = "   ";
+
 /// What is shown of something in one line of a table.
 pub(super) trait Row {
     /// The columns' names.
@@ -196,7 +199,7 @@ pub(super) fn columns(
         table.push_record(row.iter().map(|cell| printable(cell)));
     }
     let mut table = table.build();
-    table.with(Style::empty()).with(Padding::new(0, 3, 0, 0));
+    table.with(Style::empty()).with(Padding::new(0, GAP.len(), 0, 0));
     for column in numbers {
         table.modify(Columns::one(*column), Alignment::right());
     }

@@ -5,9 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::{children::alias, state::State};
+use super::{children::alias, state::State, views::adopted_name};
 use crate::{
     error::Result,
+    events::{Event, EventKind},
     failpoint::failpoint,
     model::{Mac, Mode},
     netlink::{Link, LinkKind, Netlink},
@@ -115,7 +116,7 @@ impl State {
     /// a restart.
     fn was_heard(&self, iface: &str, mac: Mac) -> bool {
         let heard = |parent: &super::state::Parent| {
-            parent.heard.lock().is_ok_and(|heard| heard.contains(&mac))
+            parent.heard.lock().is_ok_and(|heard| heard.sources.contains(&mac))
         };
         self.parents.get(iface).is_some_and(heard) || self.port_before_restart(iface, mac).is_some()
     }
@@ -134,7 +135,8 @@ impl State {
     }
 
     fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
-        let port = if let Some(port) = self.port_before_restart(iface, mac) {
+        let before = self.port_before_restart(iface, mac);
+        let port = if let Some(port) = before {
             port
         } else {
             let port = self.free_port(iface)?;
@@ -154,12 +156,12 @@ impl State {
                 Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
             }
         }
-        tracing::info!(
-            parent = iface, %mac, port,
-            netns = adopted.found.as_ref().map(|f| f.netns.display().to_string()),
-            "child adopted"
-        );
+        let place = adopted.found.as_ref().map(|found| found.netns.display().to_string());
         parent.adopted.insert(mac, adopted);
+        match (before, place) {
+            (Some(port), _) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
+            (None, place) => self.note(adoption(iface, mac, port, place)),
+        }
         Ok(())
     }
 
@@ -177,14 +179,27 @@ impl State {
 
     pub(crate) fn release_adopted(&mut self, iface: &str, mac: Mac) -> Result<()> {
         let parent = self.parent_mut(iface)?;
-        if let Some(adopted) = parent.adopted.remove(&mac) {
-            if let Some(plane) = &mut parent.plane {
-                plane.forget_guard(adopted.port)?;
-                plane.forget_learned(|_, learned| learned.port == adopted.port)?;
-            }
-            tracing::info!(parent = iface, %mac, port = adopted.port, "adopted child is gone");
+        if let Some(adopted) = parent.adopted.remove(&mac)
+            && let Some(plane) = &mut parent.plane
+        {
+            plane.forget_guard(adopted.port)?;
+            plane.forget_learned(|_, learned| learned.port == adopted.port)?;
         }
         Ok(())
+    }
+}
+
+/// Says that a child was found that somebody else made.
+fn adoption(iface: &str, mac: Mac, port: u16, place: Option<String>) -> Event {
+    let message = match place {
+        Some(place) => format!("child adopted: somebody else made it, in {place}"),
+        None => "child adopted: somebody else made it, in a namespace that is not found".into(),
+    };
+    Event {
+        child: Some(adopted_name(iface, mac)),
+        port: Some(port),
+        mac: Some(mac),
+        ..Event::new(EventKind::NewMac, iface, message)
     }
 }
 

@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 use super::{Engine, leases::now, state::State, sub_interface::Lan};
 use crate::{
     error::{Error, Result},
+    events::{Event, EventKind},
     model::{ChildSpec, ConflictView, Mac, NetworkSpec},
     probe::{self, Answer, Claim, Defence, Place},
 };
@@ -216,17 +217,31 @@ impl State {
         asking.iter().filter(|(other, _)| *other == lan).map(|(_, ip)| *ip).collect()
     }
 
-    pub(super) fn note_conflict(
+    /// Tells what the LAN has answered about an address, and keeps it.
+    pub(super) fn note_conflict(&mut self, network: &NetworkSpec, ip: IpAddr, claim: Claim) {
+        let mac = claim.mac;
+        if claim.has {
+            let message = "somebody on the LAN has an address of this network";
+            self.note(Event {
+                network: Some(network.name.clone()),
+                vlan: Some(network.vlan),
+                mac: Some(mac),
+                ip: Some(ip),
+                ..Event::new(EventKind::AddressConflict, &network.parent, message)
+            });
+        } else {
+            tracing::info!(network = network.name, %ip, %mac, "somebody on the LAN asks for the same address");
+        }
+        self.keep_conflict(network, ip, claim);
+    }
+
+    /// Keeps an address from being given out for a while.
+    pub(super) fn keep_conflict(
         &mut self,
         network: &NetworkSpec,
         ip: IpAddr,
         Claim { mac, has }: Claim,
     ) {
-        if has {
-            tracing::warn!(network = network.name, %ip, %mac, "somebody on the LAN has an address of this network");
-        } else {
-            tracing::info!(network = network.name, %ip, %mac, "somebody on the LAN asks for the same address");
-        }
         let now = now();
         self.conflicts.retain(|_, (_, until)| *until > now);
         let until = now + if has { HELD_BY_OTHERS } else { ASKED_FOR_BY_OTHERS };

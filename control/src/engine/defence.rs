@@ -13,6 +13,7 @@ use super::state::State;
 use crate::{
     announce,
     error::{Error, Result},
+    events::{Event, EventKind},
     model::Mac,
     probe,
 };
@@ -39,18 +40,31 @@ impl State {
     /// Counts the claims that the programs of a parent have heard, says so, and announces the
     /// addresses again.
     pub(crate) fn answer_claims(&mut self, iface: &str) {
-        let claims = self.parents.get(iface).and_then(|parent| parent.claims.lock().ok());
-        let claims = claims.map(|mut claims| std::mem::take(&mut *claims)).unwrap_or_default();
+        let heard = self.parents.get(iface).and_then(|parent| parent.heard.lock().ok());
+        let claims = heard.map(|mut heard| std::mem::take(&mut heard.claims)).unwrap_or_default();
         for Claim { event, ip } in claims {
             let (ip, mac) = (Ipv6Addr::from(ip).to_canonical(), Mac(event.mac));
             let Some(child) = self.child_with(iface, event.vlan, ip) else { continue };
-            if self.note_claim(&child, ip, mac) {
-                tracing::warn!(child, %ip, %mac, "somebody else on the LAN says to have the address of a child");
-                if let Err(e) = self.defend(&child, ip) {
-                    tracing::warn!(child, %ip, "cannot defend an address: {e}");
-                }
+            let due = self.note_claim(&child, ip, mac);
+            self.tell_claim(iface, &child, event.vlan, ip, mac);
+            if due && let Err(e) = self.defend(&child, ip) {
+                tracing::warn!(child, %ip, "cannot defend an address: {e}");
             }
         }
+    }
+
+    fn tell_claim(&self, iface: &str, child: &str, vlan: u16, ip: IpAddr, mac: Mac) {
+        let message = "somebody else on the LAN says to have the address of a child";
+        let record = self.child(child).ok().map(|child| &child.record.value);
+        self.note(Event {
+            child: Some(child.into()),
+            network: record.map(|record| record.spec.network.clone()),
+            port: record.map(|record| record.port),
+            vlan: Some(vlan),
+            mac: Some(mac),
+            ip: Some(ip),
+            ..Event::new(EventKind::AddressConflict, iface, message)
+        });
     }
 
     /// The child that a claim is about: one that has let go of the address meanwhile is not.
@@ -78,7 +92,7 @@ impl State {
         self.rivals.retain(|of, _| !of_child(of));
         let Ok(network) = network else { return };
         for (ip, mac) in rivals.into_iter().filter(|(ip, _)| network.subnet_of(*ip).is_some()) {
-            self.note_conflict(&network, ip, probe::Claim { mac, has: true });
+            self.keep_conflict(&network, ip, probe::Claim { mac, has: true });
         }
     }
 

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use dataplane_common::{
     DropReason,
-    abi::{Offence, PORT_WIRE},
+    abi::{Offence, Offended, PORT_FIRST_CHILD, PORT_WIRE, event_kind},
 };
 
 use super::state::State;
 use crate::{
     clock,
     error::Result,
+    events::{Event, EventKind},
     model::{DropView, LastDrop, Mac},
 };
 
@@ -80,6 +81,49 @@ impl State {
         }
         views.sort_by_key(|view| std::cmp::Reverse(view.dropped + view.logged));
         Ok(views)
+    }
+}
+
+/// What has happened, in words.
+fn words(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Storm => "sends more than its limits allow",
+        DropReason::SourceMac => "sends with a source MAC that is not its own",
+        DropReason::SourceIp => "sends with a source address that is not its own",
+        DropReason::NeighbourClaim => "claims an address or a MAC that is not its own",
+        DropReason::Pinned => "claims an address that is pinned to another station",
+        DropReason::DhcpServer => "says to be a DHCP server",
+        DropReason::Router => "says to be a router",
+        DropReason::HiddenHeader => "hides what it sends",
+        DropReason::AddressLimit => "takes more addresses than it may have",
+        DropReason::VlanNotAllowed => "sends in a VLAN that it is not in",
+        DropReason::Stacked => "sends stacked tags",
+        DropReason::SourceIsOurs => "sends with a source MAC that is one of ours",
+        other => other.meaning(),
+    }
+}
+
+impl State {
+    /// Tells who has sent what he may not since this was done last.
+    pub(crate) fn tell_offences(&self, iface: &str) {
+        let heard = self.parents.get(iface).and_then(|parent| parent.heard.lock().ok());
+        let offences = heard.map(|mut heard| std::mem::take(&mut heard.offences));
+        for Offended { event, port, reason } in offences.unwrap_or_default() {
+            let Some(reason) = DropReason::ALL.get(usize::from(reason)) else { continue };
+            let storm = event.kind == event_kind::STORM;
+            let kind = if storm { EventKind::Storm } else { EventKind::Spoof };
+            let name = self.port_name(iface, port);
+            let network = self.child(&name).ok().map(|c| c.record.value.spec.network.clone());
+            let message = format!("{name} {} ({})", words(*reason), reason.name());
+            self.note(Event {
+                child: (port >= PORT_FIRST_CHILD).then_some(name),
+                network,
+                port: Some(port),
+                vlan: Some(event.vlan),
+                mac: Some(Mac(event.mac)),
+                ..Event::new(kind, iface, message)
+            });
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod ahead;
 mod audit;
 mod backup;
 mod batch;
+mod changes;
 mod checks;
 mod children;
 mod conflicts;
@@ -19,9 +20,11 @@ mod drops;
 mod endpoints;
 mod findings;
 mod follow;
+mod heard;
 mod host;
 mod isolated;
 mod leases;
+mod metrics;
 mod networks;
 mod parents;
 mod removal;
@@ -53,6 +56,7 @@ use crate::{
     config::ConfigFile,
     dataplane::pinned_parents,
     error::{Context, Error, Result},
+    events::Events,
     kernel,
     model::{
         ChildSpec, ChildView, DropView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView,
@@ -88,6 +92,7 @@ pub(crate) struct Settings {
 /// The daemon's one owner of state.
 pub(crate) struct Engine {
     state: Arc<Mutex<State>>,
+    events: Arc<Events>,
     _tasks: [Task; 2],
 }
 
@@ -115,7 +120,7 @@ impl Engine {
                 );
             }
         }
-        let kick = state.kick.clone();
+        let (kick, events) = (state.kick.clone(), state.events.clone());
         let state = Arc::new(Mutex::new(state));
         let listen = Task::spawn(async move {
             loop {
@@ -134,11 +139,17 @@ impl Engine {
         for _ in 0..2 {
             state.lock().await.reconcile().await;
         }
+        state.lock().await.begin_telling();
         if let Err(e) = state.lock().await.declare(&config, false).await {
             tracing::error!("{e}; then `maclane reload`");
         }
         let control = Task::spawn(control(state.clone(), kick, heard));
-        Ok(Arc::new(Self { state, _tasks: [listen, control] }))
+        Ok(Arc::new(Self { state, events, _tasks: [listen, control] }))
+    }
+
+    /// What has happened.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Every parent.
@@ -321,6 +332,7 @@ impl State {
         if let Err(e) = self.end_leases().await {
             tracing::warn!("cannot remove a child whose namespace is gone: {e}");
         }
+        self.tell_changes();
     }
 }
 

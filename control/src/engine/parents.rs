@@ -1,8 +1,6 @@
 //! Parents: adding, attaching, following.
 
-use std::{collections::BTreeSet, sync::Mutex};
-
-use dataplane_common::abi::{Claim, Settings};
+use dataplane_common::abi::Settings;
 
 use super::{
     state::{Parent, ParentRecord, Problem, State},
@@ -10,37 +8,13 @@ use super::{
     xdp::wanted_xdp,
 };
 use crate::{
-    dataplane::{Dataplane, Pins, TcKind, Told, XdpIn},
+    dataplane::{Dataplane, Pins, TcKind, XdpIn},
     error::{Context, Error, Result},
-    model::{Mac, ParentSpec, UnknownPolicy},
+    model::{ParentSpec, UnknownPolicy},
     netlink::{Link, LinkKind},
     store::{self, Store, Versioned},
     task::Task,
 };
-
-/// How many source MACs that nobody knows, and claims, are remembered.
-const HEARD: usize = 4096;
-
-/// Keeps what the programs of a parent have told, for the control loop; true if it should look at once.
-fn note(heard: &Mutex<BTreeSet<Mac>>, claims: &Mutex<Vec<Claim>>, events: Vec<Told>) -> bool {
-    let (Ok(mut heard), Ok(mut claims)) = (heard.lock(), claims.lock()) else { return false };
-    let mut is_new = false;
-    // Of a storm of made-up addresses not all have to be known.
-    if heard.len() > HEARD {
-        heard.clear();
-    }
-    for told in events {
-        match told {
-            Told::NewSource(event) => {
-                heard.insert(Mac(event.mac));
-                is_new = true;
-            }
-            Told::Claim(claim) if claims.len() < HEARD => claims.push(claim),
-            Told::Claim(_) | Told::Offence(_) => {}
-        }
-    }
-    is_new
-}
 
 /// Refuses interfaces that no child can sit on.
 pub(crate) fn check_link(link: &Link) -> Result<()> {
@@ -284,11 +258,11 @@ impl State {
             }
             let mut plane = Dataplane::load(pins, wanted, tc)?;
             let mut events = plane.take_events()?;
-            let (heard, claims) = (parent.heard.clone(), parent.claims.clone());
+            let heard = parent.heard.clone();
             parent.listener = Some(Task::spawn(async move {
                 while let Ok(events) = events.wait().await {
                     // Claims have time until the next look: whoever repeats one shall not hurry us.
-                    if note(&heard, &claims, events) {
+                    if heard.lock().is_ok_and(|mut heard| heard.note(events)) {
                         kick.notify_one();
                     }
                 }
@@ -363,6 +337,7 @@ impl State {
         let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
         self.answer_claims(iface);
+        self.tell_offences(iface);
         let kick = self.kick.clone();
         if !std::mem::replace(&mut self.parent_mut(iface)?.looked, true) {
             kick.notify_one();

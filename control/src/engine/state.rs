@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_common::abi::{CHILDREN, Claim, PORT_FIRST_CHILD};
+use dataplane_common::abi::{CHILDREN, PORT_FIRST_CHILD};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,12 @@ use super::{
     Settings,
     absent::{Absence, Missed},
     adopt::Adopted,
+    changes::Told,
     conflicts::{Asking, Conflicts, Held},
     defence::Rivals,
     docker::Docker,
     endpoints::Endpoint,
+    heard::Heard,
     leases::{self, Quarantine},
     sub_interface::SubInterface,
 };
@@ -28,6 +30,7 @@ use crate::{
     config::ConfigFile,
     dataplane::{Dataplane, TcKind, XdpIn},
     error::{Error, Result},
+    events::Events,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
     netlink::{Link, Netlink},
     netns::{Netns, NetnsId, NetnsProof},
@@ -225,10 +228,8 @@ pub(crate) struct Parent {
     pub(crate) host_addresses: BTreeMap<(u16, IpAddr), Mac>,
     /// Other MACs of the host.
     pub(crate) host_macs: BTreeSet<Mac>,
-    /// Source MACs that left through the parent and that the tables do not know.
-    pub(crate) heard: Arc<Mutex<BTreeSet<Mac>>>,
-    /// Claims of strangers to addresses of its children.
-    pub(crate) claims: Arc<Mutex<Vec<Claim>>>,
+    /// What its programs have told since the control loop looked last.
+    pub(crate) heard: Arc<Mutex<Heard>>,
     /// Children that somebody else made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
     /// What is wrong, by what it is about.
@@ -283,7 +284,6 @@ impl Parent {
             host_addresses: BTreeMap::new(),
             host_macs: BTreeSet::new(),
             heard: Arc::default(),
-            claims: Arc::default(),
             adopted: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
@@ -319,6 +319,10 @@ pub(crate) struct State {
     pub(crate) rivals: Rivals,
     /// What Docker has asked for.
     pub(crate) docker: Docker,
+    /// What has happened, and who follows it.
+    pub(crate) events: Arc<Events>,
+    /// What was told last about ports and parents.
+    pub(crate) told: Told,
     /// Wakes the control loop; given to those who wait for a parent's events.
     pub(crate) kick: Arc<tokio::sync::Notify>,
 }
@@ -353,6 +357,8 @@ impl State {
             host_addresses: BTreeSet::new(),
             rivals: Rivals::new(),
             docker: Docker::read(&store).await?,
+            events: Arc::new(Events::new()),
+            told: Told::default(),
             kick: Arc::default(),
             bpffs: settings.bpffs,
             store,

@@ -184,7 +184,7 @@ fn kind_name(kind: u8) -> &'static str {
     }
 }
 
-fn adopted_name(iface: &str, mac: Mac) -> String {
+pub(super) fn adopted_name(iface: &str, mac: Mac) -> String {
     format!("{iface}/{mac}")
 }
 
