@@ -11,7 +11,8 @@ use tabled::{
 
 use crate::{
     model::{
-        ChildView, DockerNetworkView, FdbView, Finding, NetworkFinding, NetworkView, ParentView,
+        BindingView, ChildView, DockerNetworkView, FdbView, Finding, NetworkFinding, NetworkView,
+        ParentView,
     },
     plan::Step,
 };
@@ -85,6 +86,20 @@ impl Row for ChildView {
             self.mac.to_string(),
             list(&self.ip),
             self.state.clone(),
+        ]
+    }
+}
+
+impl Row for BindingView {
+    const HEADER: &'static [&'static str] = &["NETWORK", "IP", "MAC", "PORT", "SOURCE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.network.clone(),
+            self.ip.to_string(),
+            self.mac.to_string(),
+            self.port.clone(),
+            word(self.source),
         ]
     }
 }

@@ -23,6 +23,7 @@ mod isolated;
 mod leases;
 mod networks;
 mod parents;
+mod policy;
 mod removal;
 mod state;
 mod sub_interface;
