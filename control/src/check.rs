@@ -3,9 +3,15 @@
 
 use std::{fmt, net::IpAddr};
 
+use clap::ValueEnum;
+use ipnetwork::IpNetwork;
+
 use crate::{
     error::{Error, Result},
-    model::{ChildSpec, IFNAME_MAX, Kind, Mac, Mode, NetworkSpec, ParentSpec, VLAN_MAX},
+    model::{
+        BindingSpec, ChildPatch, ChildSpec, IFNAME_MAX, Kind, Mac, Mode, NetworkPatch, NetworkSpec,
+        ParentSpec, Setting, VLAN_MAX,
+    },
     subnet,
 };
 
@@ -20,6 +26,13 @@ const MTU_MAX: u32 = 65_535;
 
 /// Three of them are what a caller waits at most.
 const PROBE_INTERVAL_MAX: u32 = 5_000;
+
+/// More addresses than a child may take by itself.
+const ADDRESSES_MAX: u32 = 256;
+
+/// More prefixes than a child may use beside its own addresses, and more stations than a network may
+/// pin.
+const LIST_MAX: usize = 256;
 
 /// A specification that can be checked without looking at any state.
 pub(crate) trait Check {
@@ -63,6 +76,15 @@ impl Check for NetworkSpec {
         for name in self.aux_addresses.keys() {
             self::name(name)?;
         }
+        max_addresses(self.max_addresses)?;
+        ensure(self.bindings.len() <= LIST_MAX, || {
+            format!(
+                "network \"{}\" has {} bindings, and {LIST_MAX} is all that it can have; leave some out",
+                self.name,
+                self.bindings.len()
+            )
+        })?;
+        self.bindings.iter().try_for_each(|(ip, mac)| binding(*ip, *mac))?;
         subnet::check(&self.subnets, &self.aux_addresses)
     }
 }
@@ -74,7 +96,38 @@ impl Check for ChildSpec {
         netns(&self.netns)?;
         iface(&self.ifname)?;
         self.mac.map_or(Ok(()), station)?;
+        self.max_addresses.map_or(Ok(()), max_addresses)?;
+        allowed_list(&self.allow_ip)?;
         self.ip.iter().try_for_each(|asked| address(asked.ip))
+    }
+}
+
+impl Check for NetworkPatch {
+    fn check(&self) -> Result<()> {
+        check_setting(self.max_addresses.as_ref(), |most| max_addresses(*most))
+    }
+}
+
+impl Check for ChildPatch {
+    fn check(&self) -> Result<()> {
+        check_setting(self.max_addresses.as_ref(), |most| max_addresses(*most))?;
+        check_setting(self.allow_ip.as_ref(), |list| allowed_list(list))
+    }
+}
+
+impl Check for BindingSpec {
+    fn check(&self) -> Result<()> {
+        bound_mac(self.mac)
+    }
+}
+
+fn check_setting<T>(
+    setting: Option<&Setting<T>>,
+    check: impl FnOnce(&T) -> Result<()>,
+) -> Result<()> {
+    match setting {
+        Some(Setting::To(value)) => check(value),
+        Some(Setting::Default) | None => Ok(()),
     }
 }
 
@@ -143,6 +196,76 @@ pub(crate) fn address(address: IpAddr) -> Result<()> {
     })
 }
 
+/// How many addresses a child may take by itself.
+pub(crate) fn max_addresses(most: u32) -> Result<()> {
+    ensure((1..=ADDRESSES_MAX).contains(&most), || not_max_addresses(most))
+}
+
+/// Why `most` is no number of addresses.
+pub(crate) fn not_max_addresses(most: impl fmt::Display) -> String {
+    format!("\"{most}\" is not a number of addresses; use 1 to {ADDRESSES_MAX}")
+}
+
+/// An address on the wire, and the MAC that it is pinned to.
+pub(crate) fn binding(ip: IpAddr, mac: Mac) -> Result<()> {
+    let is_broadcast = ip == IpAddr::from([255; 4]);
+    let station = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !is_broadcast;
+    ensure(station, || {
+        format!(
+            "{ip} cannot be bound to a MAC: no station has it; take the address of one on the wire"
+        )
+    })?;
+    bound_mac(mac)
+}
+
+fn bound_mac(mac: Mac) -> Result<()> {
+    ensure(!mac.is_zero() && !mac.is_multicast(), || {
+        format!(
+            "nothing can be bound to {mac}: it is {}; take the MAC of the station that has the address",
+            if mac.is_zero() { "all zeros" } else { "a multicast address" }
+        )
+    })
+}
+
+/// An address or a prefix that a child may use beside its own addresses.
+pub(crate) fn allowed(prefix: IpNetwork) -> Result<()> {
+    ensure(prefix.ip() == prefix.network(), || {
+        format!(
+            "{prefix} is not a prefix but an address in one; write {}/{} or {}",
+            prefix.network(),
+            prefix.prefix(),
+            prefix.ip()
+        )
+    })?;
+    let ip = prefix.ip();
+    let unfit =
+        ip.is_multicast() || ip.is_loopback() || (ip.is_unspecified() && prefix.prefix() > 0);
+    ensure(!unfit, || {
+        format!(
+            "{prefix} cannot be a child's; take an address or a prefix of its network, as in 192.168.50.9"
+        )
+    })
+}
+
+fn allowed_list(prefixes: &[IpNetwork]) -> Result<()> {
+    ensure(prefixes.len() <= LIST_MAX, || {
+        format!(
+            "{} addresses and prefixes are more than the {LIST_MAX} that a child can be allowed; take larger prefixes",
+            prefixes.len()
+        )
+    })?;
+    prefixes.iter().try_for_each(|prefix| allowed(*prefix))
+}
+
+/// One of the words of a closed list; `what` is what they are called.
+pub(crate) fn choice<T: ValueEnum>(what: &str, text: &str) -> Result<T> {
+    T::from_str(text, false).map_err(|_| {
+        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+        Error::invalid(format!("\"{text}\" is not a {what}; use {}", names.join(", ")))
+    })
+}
+
 /// A network namespace: a name, an absolute path, or `pid:N`.
 pub(crate) fn netns(text: &str) -> Result<()> {
     let good = match text.strip_prefix("pid:") {
@@ -164,9 +287,17 @@ fn ensure(good: bool, why: impl FnOnce() -> String) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn network(more: &Value) -> NetworkSpec {
+        let mut spec = json!({ "name": "lan", "parent": "eth0" });
+        for (name, value) in more.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        serde_json::from_value(spec).unwrap()
+    }
 
     #[track_caller]
     fn table<T: Copy + fmt::Debug>(good: &[T], bad: &[T], check: impl Fn(T) -> Result<()>) {
@@ -220,23 +351,29 @@ mod tests {
 
     #[test]
     fn a_mode_is_for_macvlan_networks() {
-        let spec = |kind, mode| NetworkSpec {
-            name: "lan".into(),
-            parent: "eth0".into(),
-            vlan: 0,
-            kind,
-            mode,
-            mtu: None,
-            subnets: Vec::new(),
-            aux_addresses: BTreeMap::new(),
-            quarantine: 0,
-            internal: false,
-            slaac: None,
-            routes: Vec::new(),
-            probe: true,
-            probe_interval: 250,
-        };
+        let spec = |kind, mode| NetworkSpec { kind, mode, ..network(&json!({})) };
         let good = [(Kind::Macvlan, Mode::Vepa), (Kind::Veth, Mode::Auto)];
         table(&good, &[(Kind::Veth, Mode::Bridge)], |(kind, mode)| spec(kind, mode).check());
+    }
+    #[test]
+    fn a_policy_has_bounds() {
+        table(&[1, 16, 256], &[0, 257], max_addresses);
+        let good = ["10.0.0.1/32", "10.0.0.0/8", "fd00::/64", "fe80::1/128", "0.0.0.0/0"];
+        let bad = ["10.0.0.1/8", "224.0.0.1/32", "127.0.0.1/32", "0.0.0.0/32", "::/128", "::1/128"];
+        table(&good, &bad, |text| allowed(text.parse().unwrap()));
+        let mac = "02:00:5e:00:53:01";
+        let good = [("10.0.0.1", mac), ("fe80::1", mac), ("fd00::1", "00:11:22:33:44:55")];
+        let bad = [
+            ("0.0.0.0", mac),
+            ("::", mac),
+            ("127.0.0.1", mac),
+            ("::1", mac),
+            ("224.0.0.1", mac),
+            ("ff02::1", mac),
+            ("255.255.255.255", mac),
+            ("10.0.0.1", "00:00:00:00:00:00"),
+            ("10.0.0.1", "01:00:5e:00:00:01"),
+        ];
+        table(&good, &bad, |(ip, mac)| network(&json!({ "bindings": { ip: mac } })).check());
     }
 }

@@ -114,6 +114,7 @@ mod tests {
             [parent.eth0]
             xdp = "off"
             unknown = "drop"
+            storm = { multicast = 9 }
             [parent."eth0.7"]
 
             [network.lan50]
@@ -126,6 +127,12 @@ mod tests {
             probe = false
             probe_interval = 100
             aux_addresses = { nas = "192.168.50.128" }
+            arp = "suppress"
+            security = "log"
+            trust = ["dhcp-server", "ip"]
+            storm = { broadcast = 5, unknown = 0 }
+            max_addresses = 4
+            bindings = { "192.168.50.1" = "02:00:5e:00:53:01", "fd00:50::1" = "02:00:5e:00:53:01" }
             [[network.lan50.subnets]]
             subnet = "192.168.50.0/24"
             gateway = "none"
@@ -143,6 +150,11 @@ mod tests {
                 "name": "lan50", "parent": "eth0", "vlan": 50, "kind": "macvlan", "mode": "vepa",
                 "mtu": 1400, "quarantine": 9, "probe": false, "probe_interval": 100,
                 "aux_addresses": { "nas": "192.168.50.128" },
+                "arp": "suppress", "security": "log", "trust": ["ip", "dhcp-server"],
+                "storm": { "broadcast": 5, "unknown": 0 }, "max_addresses": 4,
+                "bindings": {
+                    "192.168.50.1": "02:00:5e:00:53:01", "fd00:50::1": "02:00:5e:00:53:01",
+                },
                 "subnets": [
                     { "subnet": "192.168.50.0/24", "gateway": "none", "ip_range": "192.168.50.128/25" },
                     { "subnet": "fd00:50::/64" },
@@ -153,7 +165,9 @@ mod tests {
         let networks: BTreeMap<String, NetworkSpec> = serde_json::from_value(as_api).unwrap();
         assert_eq!(config.networks, networks);
         let parents = serde_json::json!({
-            "eth0": { "iface": "eth0", "xdp": "off", "unknown": "drop" },
+            "eth0": {
+                "iface": "eth0", "xdp": "off", "unknown": "drop", "storm": { "multicast": 9 },
+            },
             "eth0.7": { "iface": "eth0.7" },
         });
         let parents: BTreeMap<String, ParentSpec> = serde_json::from_value(parents).unwrap();
@@ -198,6 +212,13 @@ mod tests {
                 &["line 3", "is in no subnet"],
             ),
             (format!("{lan}vlan ="), &["line 5 (`vlan =`)"]),
+            (format!("{lan}trust = [\"bpdus\"]"), &["line 5", "unknown variant `bpdus`", "`bpdu`"]),
+            (format!("{lan}storm = {{ all = 5 }}"), &["line 5", "unknown field `all`"]),
+            (format!("{lan}max_addresses = 0"), &["line 3", "use 1 to 256"]),
+            (
+                format!("{lan}bindings = {{ \"10.0.0.1\" = \"01:00:5e:00:00:01\" }}"),
+                &["line 3", "it is a multicast address"],
+            ),
             (format!("{lan}[[network.lan.subnets]]"), &["line 5", "missing field `subnet`"]),
             (
                 format!(

@@ -3,18 +3,29 @@
 //! `…Spec` is what was asked for, `…Record` what the store keeps, `…View` what is shown. The same
 //! types travel over the API, into tables and into `-o json`, so field names are stable.
 
+mod patch;
+mod policy;
 mod views;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use self::views::{
-    ChildView, ConflictView, DockerEndpointView, DockerNetworkView, DropStats, DropView, FdbView,
-    Finding, LastDrop, LeaseView, NetworkFinding, NetworkView, Origin, ParentView, PoolView,
-    PortStats, QuarantineView, StatsView,
+pub(crate) use self::{
+    patch::{BindingSpec, ChildPatch, NetworkPatch, Setting},
+    policy::{Arp, Policy, Security, StormLimits, Trust, default_max_addresses, trust},
+    views::{
+        BindingSource, BindingView, ChildView, ConflictView, DockerEndpointView, DockerNetworkView,
+        DropStats, DropView, FdbView, Finding, LastDrop, LeaseView, NetworkFinding, NetworkView,
+        Origin, ParentView, PoolView, PortStats, QuarantineView, StatsView,
+    },
 };
 use crate::{
     error::{Error, Result},
@@ -295,12 +306,20 @@ pub(crate) struct ParentSpec {
     /// What happens to frames from the wire for nobody here.
     #[serde(default)]
     pub(crate) unknown: UnknownPolicy,
+    /// How many frames of each kind come in from the wire in a second.
+    #[serde(default)]
+    pub(crate) storm: StormLimits,
 }
 
 impl ParentSpec {
     /// With the default for everything else.
     pub(crate) fn new(iface: &str) -> Self {
-        Self { iface: iface.to_owned(), xdp: XdpMode::default(), unknown: UnknownPolicy::default() }
+        Self {
+            iface: iface.to_owned(),
+            xdp: XdpMode::default(),
+            unknown: UnknownPolicy::default(),
+            storm: StormLimits::default(),
+        }
     }
 }
 
@@ -350,6 +369,27 @@ pub(crate) struct NetworkSpec {
     /// Routes that each of its children gets, beside those through the gateways of its subnets.
     #[serde(default)]
     pub(crate) routes: Vec<Route>,
+    /// How ARP requests and neighbour solicitations for the address of a child travel.
+    #[serde(default)]
+    pub(crate) arp: Arp,
+    /// What becomes of frames that its children have no right to send; absent: they are dropped for
+    /// children that have addresses from maclane, and pass for the others.
+    #[serde(default)]
+    pub(crate) security: Option<Security>,
+    /// What its children may send all the same.
+    #[serde(default)]
+    pub(crate) trust: BTreeSet<Trust>,
+    /// How many frames of each kind each of its children may send in a second.
+    #[serde(default)]
+    pub(crate) storm: StormLimits,
+    /// How many addresses each of its children may take by itself.
+    #[serde(default = "default_max_addresses")]
+    pub(crate) max_addresses: u32,
+    /// Stations on the wire, the gateway for one, whose addresses are pinned to their MACs: its
+    /// children never hear another MAC claim one of them.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub(crate) bindings: BTreeMap<IpAddr, Mac>,
 }
 
 fn yes() -> bool {
@@ -365,6 +405,12 @@ impl NetworkSpec {
     /// The subnet that an address is in.
     pub(crate) fn subnet_of(&self, ip: IpAddr) -> Option<&SubnetSpec> {
         self.subnets.iter().find(|subnet| subnet.subnet.contains(ip))
+    }
+
+    /// True if another one is the same network, whatever the policy of the two.
+    pub(crate) fn is_but_for_policy(&self, other: &Self) -> bool {
+        let Self { arp, security, trust, storm, max_addresses, bindings, .. } = self.clone();
+        *self == Self { arp, security, trust, storm, max_addresses, bindings, ..other.clone() }
     }
 }
 
@@ -448,6 +494,36 @@ pub(crate) struct ChildSpec {
     /// Whether the LAN is asked for its addresses first, where the network says so.
     #[serde(default = "yes")]
     pub(crate) probe: bool,
+    /// What becomes of frames that it has no right to send; absent: what its network says.
+    #[serde(default)]
+    pub(crate) security: Option<Security>,
+    /// What it may send all the same; absent: what its network says.
+    #[serde(default)]
+    pub(crate) trust: Option<BTreeSet<Trust>>,
+    /// How many frames of each kind it may send in a second; absent: what its network says.
+    #[serde(default)]
+    pub(crate) storm: StormLimits,
+    /// How many addresses it may take by itself; absent: what its network says.
+    #[serde(default)]
+    pub(crate) max_addresses: Option<u32>,
+    /// Addresses and prefixes that it may use beside its own.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) allow_ip: Vec<IpNetwork>,
+}
+
+impl ChildSpec {
+    /// What of its policy is its own, by the names of the fields.
+    pub(crate) fn own_policy(&self) -> Vec<String> {
+        let fields = [
+            ("security", self.security.is_some()),
+            ("trust", self.trust.is_some()),
+            ("storm", self.storm != StormLimits::default()),
+            ("max_addresses", self.max_addresses.is_some()),
+            ("allow_ip", !self.allow_ip.is_empty()),
+        ];
+        fields.iter().filter(|(_, own)| *own).map(|(name, _)| (*name).to_owned()).collect()
+    }
 }
 
 fn default_ifname() -> String {

@@ -42,7 +42,11 @@ fn refused(cases: &[Case<'_>], code: i32) {
 #[test]
 fn without_a_daemon_the_message_names_the_socket() {
     let why = "there is no socket /nonexistent/maclane.sock";
-    let cases: [&[&str]; 10] = [
+    let cases: [&[&str]; 14] = [
+        &["network", "set", "lan", "--security", "log", "--storm", "broadcast=5,unknown=0"],
+        &["child", "set", "web", "--trust", "none", "--allow-ip", "192.168.50.250"],
+        &["binding", "add", "192.168.50.1", "02:00:5e:00:53:01", "--network", "lan"],
+        &["binding", "ls"],
         &["export"],
         &["reload", "--dry-run"],
         &["parent", "ls"],
@@ -83,6 +87,12 @@ fn wrong_usage_is_told_before_a_daemon_is_asked() {
         (with("--route", "default"), "is not a route"),
         (with("--route", "10.0.0.0/8=fd00::1"), "is not a route"),
         (with("--trunk", "5000"), "is not a list of VLANs"),
+        (with("--security", "on"), "possible values"),
+        (with("--trust", "dhcp"), "use dhcp-server, router, bpdu, mac, ip"),
+        (with("--storm", "1000"), "is no list of limits"),
+        (with("--max-addresses", "257"), "use 1 to 256"),
+        (with("--allow-ip", "192.168.50.9/24"), "write 192.168.50.0/24 or 192.168.50.9"),
+        (with("--arp", "flood"), "unexpected argument"),
     ];
     let cases: Vec<Case<'_>> = children.iter().map(|(words, why)| (&words[..], *why)).collect();
     refused(&cases, 2);
@@ -104,6 +114,28 @@ fn wrong_usage_is_told_before_a_daemon_is_asked() {
                 "is in no --subnet",
             ),
             (&["network", "create", "lan"], "--parent <IFACE>"),
+            (
+                &["network", "create", "lan", "--parent", "eth0", "--binding", "10.0.0.1"],
+                "is not a binding",
+            ),
+            (
+                &["network", "create", "lan", "--parent", "eth0", "--arp", "spoof"],
+                "[possible values: steer, suppress, flood]",
+            ),
+            (&["network", "set", "lan"], "required arguments were not provided"),
+            (&["network", "set", "lan", "--arp", "spoof"], "use steer, suppress, flood"),
+            (&["network", "set", "lan", "--security", "x"], "use off, log, enforce"),
+            (&["network", "set", "lan", "--vlan", "5"], "unexpected argument"),
+            (&["child", "set", "web"], "required arguments were not provided"),
+            (&["child", "set", "web", "--arp", "flood"], "unexpected argument"),
+            (
+                &["child", "set", "web", "--allow-ip", "none", "--allow-ip", "10.0.0.1"],
+                "leave one of them out",
+            ),
+            (&["binding", "add", "10.0.0", "02:00:5e:00:53:01", "--network", "lan"], "an address"),
+            (&["binding", "add", "10.0.0.1", "x", "--network", "lan"], "is not a MAC address"),
+            (&["binding", "add", "10.0.0.1", "02:00:5e:00:53:01"], "--network <NETWORK>"),
+            (&["parent", "add", "eth0", "--storm", "x=5"], "is no list of limits"),
             (&["parent", "add", ""], "is not an interface name"),
             (&["parent", "add", "eth0", "--xdp", "fast"], "possible values"),
             (&["child", "add", "a", "--network", "b", "--netns", "pid:zero"], "is not a network"),
@@ -142,7 +174,10 @@ fn a_backup_is_read_before_a_daemon_is_asked() {
 
 #[test]
 fn help_has_examples() {
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 11] = [
+        &["network", "set", "--help"],
+        &["child", "set", "--help"],
+        &["binding", "add", "--help"],
         &["export", "--help"],
         &["import", "--help"],
         &["reload", "--help"],

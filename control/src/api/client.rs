@@ -70,14 +70,22 @@ impl Client {
 
     /// Asks for something new below `path`; what became of it.
     pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value> {
-        let body = serde_json::to_vec(body)
-            .map_err(|e| Error::failed(format!("cannot write the request as JSON: {e}")))?;
-        self.post_bytes(path, body).await
+        self.send(Method::POST, path, json(body)?).await
     }
 
     /// The same with a body that is JSON already, or empty.
     pub(crate) async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value> {
         self.send(Method::POST, path, body.into()).await
+    }
+
+    /// Puts something at `path`; what became of it.
+    pub(crate) async fn put(&self, path: &str, body: &impl Serialize) -> Result<Value> {
+        self.send(Method::PUT, path, json(body)?).await
+    }
+
+    /// Changes what is at `path`; what became of it.
+    pub(crate) async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value> {
+        self.send(Method::PATCH, path, json(body)?).await
     }
 
     /// Removes what is at `path`.
@@ -168,6 +176,12 @@ impl Lines {
             }
         }
     }
+}
+
+fn json(body: &impl Serialize) -> Result<Bytes> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|e| Error::failed(format!("cannot write the request as JSON: {e}")))?;
+    Ok(bytes.into())
 }
 
 /// Sends one request on a connection of its own; the status and the body of the answer.

@@ -1,6 +1,6 @@
 //! What every request passes: bounds on its size and its time, one shape for every error.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json, Router,
@@ -93,6 +93,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
             .await
             .map_err(|e| Error::invalid(format!("cannot understand the path: {e}")))?;
         Ok(Self(name))
+    }
+}
+
+/// The two parameters of a path that ends with an address.
+pub(super) struct NameAndIp(pub(super) String, pub(super) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for NameAndIp {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let Path((name, ip)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| Error::invalid(format!("cannot understand the path: {e}")))?;
+        let ip = ip.parse().map_err(|_| {
+            Error::invalid(format!(
+                "cannot understand the path: \"{}\" is not an address; write 192.168.50.1 or fd00:50::1",
+                ip.escape_debug()
+            ))
+        })?;
+        Ok(Self(name, ip))
     }
 }
 

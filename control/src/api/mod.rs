@@ -23,12 +23,13 @@ use crate::{
     engine::Engine,
     error::{Context, ErrorBody, Result},
     model::{
-        ChildSpec, ChildView, DockerNetworkView, DropView, FdbView, NetworkFinding, NetworkSpec,
-        NetworkView, ParentSpec, ParentView, StatsView,
+        BindingSpec, BindingView, ChildPatch, ChildSpec, ChildView, DockerNetworkView, DropView,
+        FdbView, NetworkFinding, NetworkPatch, NetworkSpec, NetworkView, ParentSpec, ParentView,
+        StatsView,
     },
     plan::Step,
 };
-use http::{Name, Query, Spec};
+use http::{Name, NameAndIp, Query, Spec};
 
 /// What the daemon is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -63,6 +64,14 @@ struct Trial {
 struct Selection {
     /// Only this parent; all of them if it is left out.
     parent: Option<String>,
+}
+
+/// Which network is asked about.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct OfNetwork {
+    /// Only this network; all of them if it is left out.
+    network: Option<String>,
 }
 
 /// What every request may be answered instead of what it asked for.
@@ -109,10 +118,12 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(parents, parent_add))
         .routes(routes!(parent, parent_rm))
         .routes(routes!(networks, network_create))
-        .routes(routes!(network, network_rm))
+        .routes(routes!(network, network_set, network_rm))
         .routes(routes!(network_check))
+        .routes(routes!(binding_put, binding_rm))
+        .routes(routes!(bindings))
         .routes(routes!(children, child_add))
-        .routes(routes!(child, child_rm))
+        .routes(routes!(child, child_set, child_rm))
         .routes(routes!(fdb))
         .routes(routes!(stats))
         .routes(routes!(drops))
@@ -190,6 +201,16 @@ async fn network(State(engine): App, Name(name): Name) -> Result<Json<NetworkVie
     engine.network(&name).await.map(Json)
 }
 
+/// Changes the policy of a network, and nothing else; what is absent stays as it is.
+#[utoipa::path(patch, path = "/v1/networks/{name}", params(("name" = String, Path)), request_body = NetworkPatch, responses((status = OK, body = NetworkView), Failure))]
+async fn network_set(
+    State(engine): App,
+    Name(name): Name,
+    Spec(patch): Spec<NetworkPatch>,
+) -> Result<Json<NetworkView>> {
+    engine.network_set(&name, patch).await.map(Json)
+}
+
 /// Removes a network.
 #[utoipa::path(delete, path = "/v1/networks/{name}", params(("name" = String, Path)), responses((status = NO_CONTENT), Failure))]
 async fn network_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> {
@@ -201,6 +222,31 @@ async fn network_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> 
 #[utoipa::path(get, path = "/v1/networks/{name}/check", params(("name" = String, Path)), responses((status = OK, body = Vec<NetworkFinding>), Failure))]
 async fn network_check(State(engine): App, Name(name): Name) -> Result<Json<Vec<NetworkFinding>>> {
     engine.network_check(&name).await.map(Json)
+}
+
+/// Pins an address on the wire to the MAC of its station: children never hear another MAC claim it.
+#[utoipa::path(put, path = "/v1/networks/{name}/bindings/{ip}", params(("name" = String, Path), ("ip" = String, Path)), request_body = BindingSpec, responses((status = OK, body = BindingView), Failure))]
+async fn binding_put(
+    State(engine): App,
+    NameAndIp(name, ip): NameAndIp,
+    Spec(binding): Spec<BindingSpec>,
+) -> Result<Json<BindingView>> {
+    engine.binding_put(&name, ip, binding).await.map(Json)
+}
+
+/// Takes the pin of an address away.
+#[utoipa::path(delete, path = "/v1/networks/{name}/bindings/{ip}", params(("name" = String, Path), ("ip" = String, Path)), responses((status = NO_CONTENT), Failure))]
+async fn binding_rm(State(engine): App, NameAndIp(name, ip): NameAndIp) -> Result<StatusCode> {
+    engine.binding_rm(&name, ip).await.map(gone)
+}
+
+/// Whose addresses are: those that are pinned, and the leases of children.
+#[utoipa::path(get, path = "/v1/bindings", params(OfNetwork), responses((status = OK, body = Vec<BindingView>), Failure))]
+async fn bindings(
+    State(engine): App,
+    Query(OfNetwork { network }): Query<OfNetwork>,
+) -> Result<Json<Vec<BindingView>>> {
+    engine.bindings(network.as_deref()).await.map(Json)
 }
 
 /// All children, adopted ones too.
@@ -219,6 +265,16 @@ async fn child_add(State(engine): App, Spec(spec): Spec<ChildSpec>) -> Created<C
 #[utoipa::path(get, path = "/v1/children/{*name}", params(("name" = String, Path)), responses((status = OK, body = ChildView), Failure))]
 async fn child(State(engine): App, Name(name): Name) -> Result<Json<ChildView>> {
     engine.child(&name).await.map(Json)
+}
+
+/// Changes the policy of a child, and nothing else; what is absent stays as it is.
+#[utoipa::path(patch, path = "/v1/children/{*name}", params(("name" = String, Path)), request_body = ChildPatch, responses((status = OK, body = ChildView), Failure))]
+async fn child_set(
+    State(engine): App,
+    Name(name): Name,
+    Spec(patch): Spec<ChildPatch>,
+) -> Result<Json<ChildView>> {
+    engine.child_set(&name, patch).await.map(Json)
 }
 
 /// Removes a child.
@@ -304,6 +360,7 @@ mod tests {
         let paths: Vec<_> = description["paths"].as_object().unwrap().keys().collect();
         let expected = [
             "/metrics",
+            "/v1/bindings",
             "/v1/children",
             "/v1/children/{name}",
             "/v1/docker",
@@ -314,6 +371,7 @@ mod tests {
             "/v1/import",
             "/v1/networks",
             "/v1/networks/{name}",
+            "/v1/networks/{name}/bindings/{ip}",
             "/v1/networks/{name}/check",
             "/v1/openapi.json",
             "/v1/parents",

@@ -15,6 +15,7 @@ mod values;
 use std::{
     fs,
     io::{self, Read},
+    net::IpAddr,
     path::Path,
     process::ExitCode,
 };
@@ -22,7 +23,7 @@ use std::{
 use serde_json::{Value, json};
 
 use self::{
-    args::{ChildCommand, Command, FdbCommand, NetworkCommand, ParentCommand},
+    args::{BindingCommand, ChildCommand, Command, FdbCommand, NetworkCommand, ParentCommand},
     output::{Output, understand},
 };
 use crate::{
@@ -30,8 +31,8 @@ use crate::{
     backup::Backup,
     error::{Context, Error, ErrorKind},
     model::{
-        ChildSpec, ChildView, DropView, FdbView, NetworkFinding, NetworkSpec, NetworkView,
-        ParentSpec, ParentView,
+        BindingSpec, BindingView, ChildPatch, ChildSpec, ChildView, DropView, FdbView,
+        NetworkFinding, NetworkPatch, NetworkSpec, NetworkView, ParentSpec, ParentView,
     },
     plan::{Action, Step},
 };
@@ -48,6 +49,7 @@ pub(crate) async fn run(
         Command::Parent(command) => parent(client, output, command).await?,
         Command::Network(command) => return network(client, output, command).await,
         Command::Child(command) => child(client, output, command).await?,
+        Command::Binding(command) => binding(client, output, command).await?,
         Command::Fdb(FdbCommand::Ls { parent }) => {
             let parent = parent.map(|p| format!("?parent={}", quote(&p))).unwrap_or_default();
             output.rows::<FdbView>(client.get(&format!("/v1/fdb{parent}")).await?)?;
@@ -150,6 +152,11 @@ async fn network(
             let answer = client.post("/v1/networks", &NetworkSpec::try_from(create)?).await?;
             output.rows::<NetworkView>(answer)?;
         }
+        NetworkCommand::Set(set) => {
+            let path = format!("/v1/networks/{}", quote(&set.name));
+            let answer = client.patch(&path, &NetworkPatch::from(set)).await?;
+            output.rows::<NetworkView>(answer)?;
+        }
         NetworkCommand::Rm { name } => {
             client.delete(&format!("/v1/networks/{}", quote(&name))).await?;
             output.note(&format!("removed network {name}"));
@@ -193,6 +200,11 @@ async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow
             let answer = client.post("/v1/children", &ChildSpec::from(add)).await?;
             output.rows::<ChildView>(answer)?;
         }
+        ChildCommand::Set(set) => {
+            let path = format!("/v1/children/{}", quote(&set.name));
+            let answer = client.patch(&path, &ChildPatch::try_from(set)?).await?;
+            output.rows::<ChildView>(answer)?;
+        }
         ChildCommand::Rm { name } => {
             client.delete(&format!("/v1/children/{}", quote(&name))).await?;
             output.note(&format!("removed child {name}"));
@@ -209,6 +221,28 @@ async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow
         }
         ChildCommand::Inspect { name } => {
             output.fields(client.get(&format!("/v1/children/{}", quote(&name))).await?)?;
+        }
+    }
+    Ok(())
+}
+
+async fn binding(client: &Client, output: Output, command: BindingCommand) -> anyhow::Result<()> {
+    let place = |network: &str, ip: IpAddr| {
+        format!("/v1/networks/{}/bindings/{}", quote(network), quote(&ip.to_string()))
+    };
+    match command {
+        BindingCommand::Add { ip, mac, network } => {
+            let answer = client.put(&place(&network, ip), &BindingSpec { mac }).await?;
+            output.rows::<BindingView>(answer)?;
+        }
+        BindingCommand::Rm { ip, network } => {
+            client.delete(&place(&network, ip)).await?;
+            output.note(&format!("removed the binding of {ip} in network {network}"));
+        }
+        BindingCommand::Ls { network } => {
+            let network = network.map(|n| format!("?network={}", quote(&n))).unwrap_or_default();
+            let answer = client.get(&format!("/v1/bindings{network}")).await?;
+            output.rows::<BindingView>(answer)?;
         }
     }
     Ok(())

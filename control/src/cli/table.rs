@@ -11,8 +11,8 @@ use tabled::{
 
 use crate::{
     model::{
-        ChildView, DockerNetworkView, DropView, FdbView, Finding, LastDrop, NetworkFinding,
-        NetworkView, ParentView,
+        BindingView, ChildView, DockerNetworkView, DropView, FdbView, Finding, LastDrop,
+        NetworkFinding, NetworkView, ParentView,
     },
     plan::Step,
 };
@@ -89,6 +89,20 @@ impl Row for ChildView {
             self.mac.to_string(),
             list(&self.ip),
             self.state.clone(),
+        ]
+    }
+}
+
+impl Row for BindingView {
+    const HEADER: &'static [&'static str] = &["NETWORK", "IP", "MAC", "PORT", "SOURCE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.network.clone(),
+            self.ip.to_string(),
+            self.mac.to_string(),
+            self.port.clone(),
+            word(self.source),
         ]
     }
 }

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use crate::{
     check,
     error::{Error, Result},
-    model::{AskedIp, Mac},
+    model::{AskedIp, Mac, Setting},
 };
 
 /// Text that passes `check`.
@@ -65,6 +65,49 @@ pub(super) fn aux_address(text: &str) -> Result<(String, IpAddr)> {
     Ok((name.to_owned(), ip.parse().map_err(|_| bad())?))
 }
 
+/// An address on the wire.
+pub(super) fn bound_ip(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| {
+        Error::invalid(format!("\"{text}\" is not an address; write 192.168.50.1 or fd00:50::1"))
+    })
+}
+
+/// An address on the wire, and the MAC that it is pinned to.
+pub(super) fn binding(text: &str) -> Result<(IpAddr, Mac)> {
+    let (ip, mac) = text.split_once('=').ok_or_else(|| {
+        Error::invalid(format!(
+            "\"{text}\" is not a binding; write IP=MAC, as in 192.168.50.1=02:00:5e:00:53:01"
+        ))
+    })?;
+    let (ip, mac) = (bound_ip(ip)?, mac.parse()?);
+    check::binding(ip, mac).map(|()| (ip, mac))
+}
+
+/// An address or a prefix that a child may use beside its own.
+pub(super) fn allowed(text: &str) -> Result<IpNetwork> {
+    let prefix = text.parse().map_err(|_| {
+        Error::invalid(format!(
+            "\"{text}\" is neither an address nor a prefix; write 192.168.50.250 or fd00:50::/80"
+        ))
+    })?;
+    check::allowed(prefix).map(|()| prefix)
+}
+
+/// How many addresses a child may take by itself.
+pub(super) fn max_addresses(text: &str) -> Result<u32> {
+    let most = text.parse().map_err(|_| Error::invalid(check::not_max_addresses(text)))?;
+    check::max_addresses(most).map(|()| most)
+}
+
+/// A value, or the word `default`.
+pub(super) fn or_default<T: 'static>(
+    parse: fn(&str) -> Result<T>,
+) -> impl Fn(&str) -> Result<Setting<T>> + Clone + Send + Sync + 'static {
+    move |text| {
+        if text == "default" { Ok(Setting::Default) } else { parse(text).map(Setting::To) }
+    }
+}
+
 /// `on` or `off`.
 pub(super) fn on_off(text: &str) -> Result<bool> {
     match text {
@@ -117,6 +160,29 @@ mod tests {
     }
 
     #[test]
+    fn bindings_and_what_is_allowed_are_of_stations() {
+        for good in ["10.0.0.1=02:00:5e:00:53:01", "fd00::1=02:00:5e:00:53:01"] {
+            let (ip, mac) = binding(good).unwrap();
+            assert_eq!(format!("{ip}={mac}"), good);
+        }
+        for bad in [
+            "10.0.0.1",
+            "10.0.0.1=",
+            "10.0.0=02:00:5e:00:53:01",
+            "10.0.0.1=00:00:00:00:00:00",
+            "224.0.0.1=02:00:5e:00:53:01",
+        ] {
+            assert!(binding(bad).is_err(), "{bad}");
+        }
+        for (typed, sent) in [("10.0.0.1", "10.0.0.1/32"), ("fd00::/64", "fd00::/64")] {
+            assert_eq!(allowed(typed).unwrap().to_string(), sent);
+        }
+        for bad in ["10.0.0.1/24", "10.0.0", "224.0.0.1", ""] {
+            assert!(allowed(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn numbers_out_of_bounds_and_words_have_one_message() {
         for bad in ["4095", "70000", "-1", "ten", ""] {
             let message = vlan(bad).unwrap_err().message;
@@ -124,6 +190,10 @@ mod tests {
                 message,
                 format!("\"{bad}\" is not a VLAN ID; use 1 to 4094, or 0 for untagged")
             );
+        }
+        for bad in ["0", "257", "-1", "many", ""] {
+            let message = max_addresses(bad).unwrap_err().message;
+            assert_eq!(message, format!("\"{bad}\" is not a number of addresses; use 1 to 256"));
         }
         for bad in ["67", "65536", "big"] {
             assert!(mtu(bad).unwrap_err().message.starts_with(&format!("\"{bad}\" is not an MTU")));

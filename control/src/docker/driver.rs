@@ -18,7 +18,7 @@ use crate::{
     check::{self, Check},
     engine::{DockerNetworkSpec, EndpointSpec, Vlans},
     error::{Context as _, Error, Result},
-    model::{Mac, NetworkSpec},
+    model::{Mac, NetworkSpec, default_max_addresses},
     subnet::{Gateway, SubnetSpec},
 };
 
@@ -135,6 +135,12 @@ fn network_spec(call: CreateNetwork) -> Result<DockerNetworkSpec> {
         internal: options.internal || is_isolated,
         slaac: None,
         routes: Vec::new(),
+        arp: options.arp,
+        security: options.security,
+        trust: options.trust,
+        storm: options.storm,
+        max_addresses: default_max_addresses(),
+        bindings: BTreeMap::new(),
     };
     network.check()?;
     Ok(DockerNetworkSpec {

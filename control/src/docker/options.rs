@@ -1,15 +1,14 @@
 //! The options of `docker network create -o` and of endpoints.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
-use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use crate::{
-    check,
+    check::{self, choice},
     engine::Vlans,
     error::{Error, Result},
-    model::{Kind, Mode, Trunk},
+    model::{Arp, Kind, Mode, Security, StormLimits, Trunk, Trust, trust},
     probe,
 };
 
@@ -24,8 +23,20 @@ pub(super) const OF_DOCKER: &str = "com.docker.";
 const DRIVER_MTU: &str = "com.docker.network.driver.mtu";
 
 /// The options of a network.
-const OF_NETWORK: &[&str] =
-    &["parent", "macvlan_mode", "vlan", "kind", "mode", "probe", "mtu", DRIVER_MTU];
+const OF_NETWORK: &[&str] = &[
+    "parent",
+    "macvlan_mode",
+    "vlan",
+    "kind",
+    "mode",
+    "probe",
+    "mtu",
+    DRIVER_MTU,
+    "arp",
+    "security",
+    "trust",
+    "storm",
+];
 
 /// The options of an endpoint.
 const OF_ENDPOINT: &[&str] = &["vlan"];
@@ -56,6 +67,14 @@ pub(super) struct NetworkOptions {
     pub(super) mtu: Option<u32>,
     /// Nothing leaves it through the wire.
     pub(super) internal: bool,
+    /// How questions for the addresses of its endpoints travel.
+    pub(super) arp: Arp,
+    /// What becomes of frames that its endpoints have no right to send.
+    pub(super) security: Option<Security>,
+    /// What they may send all the same.
+    pub(super) trust: BTreeSet<Trust>,
+    /// How much each of them may send.
+    pub(super) storm: StormLimits,
 }
 
 impl FromStr for Vlans {
@@ -83,6 +102,10 @@ impl NetworkOptions {
             probe_interval: PROBE_INTERVAL,
             mtu: None,
             internal: flag(options, INTERNAL)?,
+            arp: Arp::default(),
+            security: None,
+            trust: BTreeSet::new(),
+            storm: StormLimits::default(),
         };
         let none = Map::new();
         let given = match options.get(GENERIC) {
@@ -104,6 +127,10 @@ impl NetworkOptions {
                 "vlan" => read.vlans = text.parse()?,
                 "probe" => (read.probe, read.probe_interval) = probing(text)?,
                 "mtu" | DRIVER_MTU => read.mtu = Some(mtu(text)?),
+                "arp" => read.arp = choice(name, text)?,
+                "security" => read.security = Some(choice(name, text)?),
+                "trust" => read.trust = trust(text)?,
+                "storm" => read.storm = text.parse()?,
                 other if other.starts_with(OF_DOCKER) => {}
                 other => return Err(unknown(other, OF_NETWORK)),
             }
@@ -162,14 +189,6 @@ fn mode_of_docker(text: &str) -> Result<Option<Mode>> {
             "\"{other}\" is not a macvlan_mode; use bridge, vepa, private or passthru"
         ))),
     }
-}
-
-fn choice<T: ValueEnum>(name: &str, text: &str) -> Result<T> {
-    T::from_str(text, false).map_err(|_| {
-        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
-        Error::invalid(format!("\"{text}\" is not a {name}; use {}", names.join(", ")))
-    })
 }
 
 /// `on`, `off`, or for how long the LAN is asked in all, in milliseconds.
@@ -245,6 +264,13 @@ mod tests {
         assert_eq!(trunk("10,20"), Vlans::Trunk(Trunk::List(vec![10, 20])));
         assert_eq!(trunk("all"), Vlans::Trunk(Trunk::All));
         assert!(!self::read(&json!({ "probe": "off" })).unwrap().probe);
+        let options = json!({
+            "arp": "flood", "security": "log", "trust": "mac,ip", "storm": "broadcast=5",
+        });
+        let policy = self::read(&options).unwrap();
+        assert_eq!((policy.arp, policy.security), (Arp::Flood, Some(Security::Log)));
+        assert_eq!(policy.trust, BTreeSet::from([Trust::Mac, Trust::Ip]));
+        assert_eq!(policy.storm.broadcast, Some(5));
         let internal = json!({ INTERNAL: true });
         assert!(NetworkOptions::read(internal.as_object().unwrap()).unwrap().internal);
     }
@@ -265,6 +291,10 @@ mod tests {
             (json!({ "mode": "vepa", "macvlan_mode": "private" }), "leave one of them out"),
             (json!({ "probe": "maybe" }), "on, off"),
             (json!({ "mtu": "5" }), "not an MTU"),
+            (json!({ "arp": "spoof" }), "use steer, suppress, flood"),
+            (json!({ "security": "on" }), "use off, log, enforce"),
+            (json!({ "trust": "all" }), "use dhcp-server, router, bpdu, mac, ip"),
+            (json!({ "storm": "5" }), "no list of limits"),
             (json!("x"), "no list of options"),
         ] {
             let message = refused(&options);

@@ -170,7 +170,7 @@ impl State {
     /// Refuses addresses of a network that is not what it was when they were found.
     pub(super) fn check_held(&self, held: &Held) -> Result<()> {
         let name = &held.network.name;
-        if *self.network(name)? == held.network {
+        if self.network(name)?.is_but_for_policy(&held.network) {
             return Ok(());
         }
         Err(Error::conflict(format!("network \"{name}\" was changed meanwhile; try again")))

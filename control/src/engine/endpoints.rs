@@ -28,7 +28,7 @@ use crate::{
     announce,
     error::{Context, Error, Result},
     failpoint::failpoint,
-    model::{AskedIp, ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
+    model::{AskedIp, ChildSpec, Kind, Mac, Mode, NetworkSpec, StormLimits, Trunk},
     netlink::Netlink,
     netns::Netns,
     process::{ProcessId, is_over},
@@ -219,6 +219,11 @@ impl State {
             route: Vec::new(),
             trunk: spec.trunk.clone(),
             probe: true,
+            security: None,
+            trust: None,
+            storm: StormLimits::default(),
+            max_addresses: None,
+            allow_ip: Vec::new(),
         };
         self.check_child(&child)?;
         Ok(child)

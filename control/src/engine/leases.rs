@@ -175,7 +175,8 @@ impl State {
     }
 
     /// The addresses that no child of a network can get: those of children in its VLAN and of those
-    /// that are being made, of the host, of gateways, of others on the LAN, and those that are kept back.
+    /// that are being made, of the host, of gateways, of others on the LAN, those that are pinned to a
+    /// station there, and those that are kept back.
     fn taken(&self, network: &NetworkSpec) -> BTreeSet<IpAddr> {
         let of_children = self.addresses_beside(network).map(|(_, _, ip)| ip);
         let gateways = network.subnets.iter().filter_map(SubnetSpec::gateway);
@@ -183,7 +184,9 @@ impl State {
         let asked_for = self.asked_for(network);
         let of_others = self.conflict_views(&network.name).into_iter().map(|conflict| conflict.ip);
         let of_host = self.host_addresses.iter().copied();
+        let bound = self.bound_beside(network).map(|(ip, _)| ip);
         of_children
+            .chain(bound)
             .chain(of_host)
             .chain(gateways)
             .chain(kept_back)
@@ -207,12 +210,15 @@ impl State {
         if network.subnets.iter().any(|subnet| subnet.gateway() == Some(ip)) {
             return Some("the gateway".into());
         }
+        if let Some((_, name)) = self.bound_beside(network).find(|(bound, _)| *bound == ip) {
+            return Some(format!("a station on the wire (a binding of network {name})"));
+        }
         let kept = network.aux_addresses.iter().find(|(_, other)| **other == ip);
         kept.map(|(name, _)| format!("\"{name}\", for which it is kept back"))
     }
 
     /// The addresses of children on the same LAN.
-    fn addresses_beside<'a>(
+    pub(super) fn addresses_beside<'a>(
         &'a self,
         network: &'a NetworkSpec,
     ) -> impl Iterator<Item = (&'a str, &'a ChildRecord, IpAddr)> {

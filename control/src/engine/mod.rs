@@ -27,6 +27,7 @@ mod leases;
 mod metrics;
 mod networks;
 mod parents;
+mod policy;
 mod removal;
 mod state;
 mod sub_interface;

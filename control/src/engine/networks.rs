@@ -64,6 +64,7 @@ impl State {
             )));
         }
         self.check_subnets(spec)?;
+        self.check_bindings(spec)?;
         if spec.internal && parent.link.as_ref().is_some_and(|link| link.controller.is_some()) {
             return Err(Error::conflict(format!(
                 "{iface} is a port of a bridge or bond, which would carry an internal network's frames on; \

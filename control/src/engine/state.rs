@@ -467,4 +467,35 @@ mod tests {
             record.with_addresses().addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.168.50.9/24", "fd00:50::9/64"]);
     }
+    #[test]
+    fn records_of_before_there_were_policies_have_the_defaults() {
+        let [parent, network, child] = [
+            serde_json::json!({ "spec": { "iface": "eth0", "xdp": "off", "unknown": "pass" } }),
+            serde_json::json!({
+                "name": "lan", "parent": "eth0", "vlan": 0, "kind": "macvlan", "mode": "auto", "mtu": null,
+                "subnets": [], "aux_addresses": {}, "quarantine": 60, "probe": true, "probe_interval": 250,
+                "internal": false, "slaac": null, "routes": [],
+            }),
+            serde_json::json!({
+                "spec": {
+                    "name": "web", "network": "lan", "netns": "red", "ifname": "eth0", "mac": null,
+                    "ip": ["10.0.0.9/24"], "route": [], "trunk": null, "probe": true,
+                },
+                "parent": "eth0", "mac": "02:00:5e:00:53:01", "port": 2, "netns": "/run/netns/red",
+                "proof": { "cookie": 7, "boot": "b" }, "built": true, "addresses": ["10.0.0.9/24"],
+            }),
+        ];
+        let parent: ParentRecord = serde_json::from_value(parent).unwrap();
+        assert_eq!(parent.spec.storm.in_force().broadcast, 1000);
+        let network: NetworkSpec = serde_json::from_value(network).unwrap();
+        let child: ChildRecord = serde_json::from_value(child).unwrap();
+        assert!(child.spec.own_policy().is_empty());
+        let policy = crate::model::Policy::of(&network, &child.spec, true);
+        let expected = serde_json::json!({
+            "arp": "steer", "security": "enforce", "trust": [],
+            "storm": { "broadcast": 1000, "multicast": 0, "unknown": 0 },
+            "max_addresses": 16, "allow_ip": [], "bindings": {},
+        });
+        assert_eq!(serde_json::to_value(policy).unwrap(), expected);
+    }
 }

@@ -47,6 +47,7 @@ impl State {
             xdp_attached: parent.xdp.map_or("off", crate::dataplane::XdpIn::name).into(),
             tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),
             unknown: spec.unknown,
+            storm: spec.storm,
             networks: self.networks_of(iface).map(|network| network.name.clone()).collect(),
             children: self.children_of(iface).count(),
             adopted: parent.adopted.len(),
@@ -110,6 +111,8 @@ impl State {
                 Some(Kind::Veth) => "port".into(),
                 _ => identity(live.is_some_and(|live| live.guarded)),
             },
+            policy: self.policy_of(record),
+            own_policy: record.spec.own_policy(),
         }
     }
 
@@ -211,5 +214,7 @@ fn adopted_view(iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
         lease_until: None,
         origin: Origin::Adopted,
         identity: identity(adopted.guarded),
+        policy: None,
+        own_policy: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Mac, Mode, NetworkSpec, Trunk, UnknownPolicy, XdpMode};
+use super::{Kind, Mac, Mode, NetworkSpec, Policy, StormLimits, Trunk, UnknownPolicy, XdpMode};
 
 /// A parent, as it is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -32,6 +32,8 @@ pub(crate) struct ParentView {
     pub(crate) tc: Option<String>,
     /// What happens to frames from the wire for nobody here.
     pub(crate) unknown: UnknownPolicy,
+    /// How many frames of each kind come in from the wire in a second, as asked for.
+    pub(crate) storm: StormLimits,
     /// Names of its networks.
     pub(crate) networks: Vec<String>,
     /// How many children maclane made on it.
@@ -192,6 +194,39 @@ pub(crate) struct ChildView {
     /// What proves that a frame is its own: `guard` (a program on the link), `port` (it came in
     /// through the child's host end), or `mac` (its source MAC says so).
     pub(crate) identity: String,
+    /// The policy that is in force for it; absent for an adopted child.
+    #[serde(flatten)]
+    pub(crate) policy: Option<Policy>,
+    /// The fields of the policy that are its own, and not its network's.
+    #[serde(default)]
+    pub(crate) own_policy: Vec<String>,
+}
+
+/// Where the word comes from that an address is somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BindingSource {
+    /// Somebody has said so.
+    Configured,
+    /// maclane has given it to a child.
+    Lease,
+}
+
+/// An address, and whose it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct BindingView {
+    /// The network.
+    pub(crate) network: String,
+    /// The address.
+    #[schema(value_type = String)]
+    pub(crate) ip: IpAddr,
+    /// The MAC of the station that has it.
+    #[schema(value_type = String)]
+    pub(crate) mac: Mac,
+    /// Where that is: `wire`, or the name of a child.
+    pub(crate) port: String,
+    /// Where that comes from.
+    pub(crate) source: BindingSource,
 }
 
 /// A network of Docker, as it is.

@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use ipnetwork::IpNetwork;
 
+use super::policy::{NetworkSet, PolicyArgs};
 use crate::{
     check,
-    cli::values::{aux_address, mtu, on_off, subnet, text, vlan},
+    cli::values::{aux_address, binding, mtu, on_off, subnet, text, vlan},
     error::{Error, Result},
-    model::{Kind, Mode, NetworkSpec, Route, default_probe_interval, default_quarantine},
+    model::{
+        Arp, Kind, Mac, Mode, NetworkSpec, Route, default_max_addresses, default_probe_interval,
+        default_quarantine,
+    },
     subnet::{self, Gateway},
 };
 
@@ -24,8 +28,17 @@ Examples:
   maclane network create lan60 --parent eth0 --vlan 60 --subnet 192.168.60.0/24 --subnet fd00:60::/64 \\
       --gateway 192.168.60.254 --ip-range 192.168.60.128/25 --aux-address printer=192.168.60.130
   maclane network create vms --parent eth0 --vlan 60 --kind veth --mtu 9000
+  maclane network create tenants --parent eth0 --vlan 80 --subnet 192.168.80.0/24 --security enforce \\
+      --arp suppress --storm broadcast=100,unknown=1000 --binding 192.168.80.1=02:00:5e:00:53:01
   maclane network create as-in-docker --parent eth0.70")]
     Create(NetworkCreate),
+    /// Change the policy of a network that is there; what is not named stays as it is
+    #[command(after_help = "\
+Examples:
+  maclane network set lan --security log
+  maclane network set lan --arp suppress --trust router --storm broadcast=500
+  maclane network set lan --security default --storm default")]
+    Set(NetworkSet),
     /// Remove a network that has no children
     Rm {
         /// The network
@@ -106,6 +119,15 @@ pub(crate) struct NetworkCreate {
     /// A route that each of its children gets; without a gateway it is on the link; may be repeated
     #[arg(long, value_name = "CIDR[=GATEWAY]")]
     route: Vec<Route>,
+    /// How ARP requests and neighbour solicitations for the address of a child travel
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    arp: Arp,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// An address on the wire, a gateway's for one, that is pinned to the MAC of its station; may be
+    /// repeated
+    #[arg(long, value_name = "IP=MAC", value_parser = binding)]
+    binding: Vec<(IpAddr, Mac)>,
 }
 
 impl TryFrom<NetworkCreate> for NetworkSpec {
@@ -122,6 +144,15 @@ impl TryFrom<NetworkCreate> for NetworkSpec {
                 )));
             }
         }
+        let mut bindings = BTreeMap::new();
+        for (ip, mac) in create.binding {
+            if bindings.insert(ip, mac).is_some() {
+                return Err(Error::invalid(format!(
+                    "{ip} is bound twice; leave one of the bindings out"
+                )));
+            }
+        }
+        let PolicyArgs { security, trust, storm, max_addresses } = create.policy;
         Ok(Self {
             name,
             parent,
@@ -137,6 +168,12 @@ impl TryFrom<NetworkCreate> for NetworkSpec {
             internal: create.internal,
             slaac: create.slaac,
             routes: create.route,
+            arp: create.arp,
+            security,
+            trust: trust.unwrap_or_default(),
+            storm: storm.unwrap_or_default(),
+            max_addresses: max_addresses.unwrap_or_else(default_max_addresses),
+            bindings,
         })
     }
 }
