@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 pub(crate) use self::{
     patch::{BindingSpec, ChildPatch, NetworkPatch, Setting},
-    policy::{Arp, Policy, Security, StormLimits, Trust, default_max_addresses, trust},
+    policy::{Arp, Policy, Security, Storm, StormLimits, Trust, default_max_addresses, trust},
     views::{
         BindingSource, BindingView, ChildView, ConflictView, DockerEndpointView, DockerNetworkView,
         DropStats, DropView, FdbView, Finding, LastDrop, LeaseView, NetworkFinding, NetworkView,

@@ -171,6 +171,10 @@ pub mod local_flag {
     pub const ANY_SOURCE: u8 = 1;
     /// A veth child in another namespace than the parent: `bpf_redirect_peer` reaches it.
     pub const PEER: u8 = 1 << 1;
+    /// It may send with any source MAC, beside its own.
+    pub const ANY_MAC: u8 = 1 << 2;
+    /// What it sends to link-local groups (STP and its like) goes to the wire.
+    pub const RESERVED: u8 = 1 << 3;
 }
 
 /// Key of `maclane_fdb`. Eight bytes: the key size that the kernel's hash is fastest with.
@@ -435,8 +439,8 @@ pub mod check_flag {
     pub const ROUTER: u16 = 1 << 2;
     /// What fails is dropped, and not only counted.
     pub const ENFORCE: u16 = 1 << 3;
-    /// Link-local groups (STP and its like) go to the wire.
-    pub const RESERVED: u16 = 1 << 4;
+    /// The MACs that they say to have in ARP and neighbour discovery.
+    pub const MAC: u16 = 1 << 4;
     /// Questions for its addresses go to everybody.
     pub const ARP_FLOOD: u16 = 1 << 5;
     /// Questions for its addresses are answered for it.

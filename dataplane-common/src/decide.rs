@@ -383,7 +383,8 @@ fn from_child(frame: &Frame, from: u16, audience: Audience, tables: &impl Tables
     let Some(port) = tables.port(from).filter(|p| p.kind != Kind::None as u8) else {
         return Verdict::Drop(DropReason::NoPort);
     };
-    if port.mac != frame.src && port.local & local_flag::ANY_SOURCE == 0 {
+    let any_mac = local_flag::ANY_SOURCE | local_flag::ANY_MAC;
+    if port.mac != frame.src && port.local & any_mac == 0 {
         return Verdict::Drop(DropReason::SourceMac);
     }
     if frame.tag.is_stacked() {
@@ -393,7 +394,11 @@ fn from_child(frame: &Frame, from: u16, audience: Audience, tables: &impl Tables
         return Verdict::Drop(DropReason::VlanNotAllowed);
     };
     if frame.is_reserved() {
-        return Verdict::Drop(DropReason::Reserved);
+        return if port.local & local_flag::RESERVED != 0 && port.flags & port_flag::INTERNAL == 0 {
+            to_wire(frame.tag.for_port(vlan, true))
+        } else {
+            Verdict::Drop(DropReason::Reserved)
+        };
     }
     if frame.is_multicast() {
         return multicast_from_child(frame, &port, (from, vlan), audience, tables);

@@ -141,7 +141,7 @@ impl Sender {
         let Some(message) = neighbour::arp(bytes, offset) else {
             return self.unreadable(DropReason::NeighbourClaim);
         };
-        if self.looks_for(check_flag::ADDRESS) && word(message.mac) != word(self.mac) {
+        if self.looks_for(check_flag::MAC) && word(message.mac) != word(self.mac) {
             return Some(DropReason::NeighbourClaim);
         }
         self.says(&message, account)
@@ -222,7 +222,7 @@ impl Sender {
             && protocol == ICMPV6
             && let Some(message) = neighbour::discovery(bytes, start)
         {
-            if self.looks_for(check_flag::ADDRESS) && !self.names_itself(bytes, at, &message) {
+            if self.looks_for(check_flag::MAC) && !self.names_itself(bytes, at, &message) {
                 return Some(DropReason::NeighbourClaim);
             }
             if self.looks_for(check_flag::ADDRESS) && message.sender != source {

@@ -15,7 +15,8 @@ const MAC: Mac = [2, 0, 0, 0, 0, 9];
 const OTHER_MAC: Mac = [2, 0, 0, 0, 0, 8];
 const OWN: [u8; 4] = [192, 168, 50, 9];
 const OTHER: [u8; 4] = [192, 168, 50, 8];
-const ALL: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
+const ALL: u16 =
+    check_flag::ADDRESS | check_flag::MAC | check_flag::DHCP_SERVER | check_flag::ROUTER;
 
 fn own6() -> [u8; 16] {
     "fd00:50::9".parse::<Ipv6Addr>().unwrap().octets()
@@ -241,7 +242,7 @@ fn what_a_child_may_not_send_is_found() {
 #[test]
 fn what_nobody_looks_for_passes() {
     let reasons = [
-        (check_flag::ADDRESS, [DropReason::SourceIp, DropReason::NeighbourClaim]),
+        (check_flag::ADDRESS | check_flag::MAC, [DropReason::SourceIp, DropReason::NeighbourClaim]),
         (check_flag::DHCP_SERVER, [DropReason::DhcpServer; 2]),
         (check_flag::ROUTER, [DropReason::Router; 2]),
     ];

@@ -21,7 +21,7 @@ use crate::{
     maps::{Maps, port_of_host_end, settings},
     offence::{count_drop, is_time_to_look, note, tell},
     packed::{pack_mac, unpack_mac},
-    rights::is_within,
+    rights::{is_within, policy},
     skb::{END, NEXT, Refused, Skb},
 };
 
@@ -207,8 +207,22 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     match rule(&frame, from, audience) {
         Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
         Verdict::Drop(reason) => drop_of(skb, hook, from, reason),
+        Verdict::Pass if from == PORT_WIRE && maclane_is_unknown(to) != 0 => {
+            drop_of(skb, hook, from, DropReason::Storm)
+        }
         one => act_on_one(skb, hook, &frame, one),
     }
+}
+
+/// Storm control for a frame from the wire that nobody here has the MAC of: not 0 if it is one too many.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_is_unknown(to: u64) -> i32 {
+    let (dst, _) = unpack_mac(to);
+    let limited = policy(PORT_WIRE).is_some_and(|p| p.limits[Limit::Unknown as usize] != 0);
+    let is_ours =
+        || Frame { dst, src: dst, tag: Tag::NONE }.is_multicast() || Maps.may_be_ours(dst);
+    i32::from(limited && !is_ours() && !is_within(PORT_WIRE, Limit::Unknown))
 }
 
 /// Drops a frame of a port. Of the many that the wire may bring, some are looked at.

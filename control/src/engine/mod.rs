@@ -29,6 +29,7 @@ mod networks;
 mod parents;
 mod policy;
 mod removal;
+mod rights;
 mod state;
 mod sub_interface;
 mod tables;

@@ -6,14 +6,15 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{Ip, Kind as PortKind, Policy, check_flag, local_flag, port_flag},
+    abi::{Ip, Kind as PortKind, local_flag, port_flag},
     neighbour,
-    topology::{Child as PortChild, Membership, Rights, Topology},
+    topology::{Child as PortChild, Membership, Topology},
 };
 
 use super::{
     adopt::Adopted,
-    state::{Child, ChildRecord, Live, State},
+    rights,
+    state::{Child, Live, State},
 };
 use crate::{
     error::Result,
@@ -127,8 +128,21 @@ impl State {
                 .iter()
                 .map(|((vlan, ip), mac)| ((*vlan, mapped(*ip)), mac.0))
                 .collect(),
+            pinned: self.pinned(iface),
+            wire: rights::of_wire(&parent.record.value.spec),
             ..Topology::default()
         })
+    }
+
+    /// The stations on the wire whose addresses are pinned.
+    fn pinned(&self, iface: &str) -> BTreeMap<(u16, Ip), [u8; 6]> {
+        let networks = self.networks.values().map(|network| &network.value);
+        networks
+            .filter(|network| network.parent == iface)
+            .flat_map(|network| {
+                network.bindings.iter().map(|(ip, mac)| ((network.vlan, mapped(*ip)), mac.0))
+            })
+            .collect()
     }
 
     fn port_of(&self, child: &Child) -> Option<PortChild> {
@@ -147,36 +161,15 @@ impl State {
             membership,
             host_end: live.host_end,
             flags: flags(network, live),
-            local: self.local_flags(network, live),
+            local: self.local_flags(network, live) | rights::local_flags(network, record),
             takes_xdp: live.takes_xdp,
-            rights: Rights {
-                addresses: record.addresses.iter().map(|a| mapped(a.ip())).collect(),
-                hidden: network.internal,
-                policy: policy(network, record),
-                ..Rights::default()
-            },
+            rights: rights::of(network, record),
         })
     }
 
     fn local_flags(&self, network: &NetworkSpec, live: &Live) -> u8 {
         let peer = network.kind == Kind::Veth && live.netns != self.own_netns;
         any_source(live.mode.unwrap_or(network.mode)) | if peer { local_flag::PEER } else { 0 }
-    }
-}
-
-/// What a child may do.
-fn policy(network: &NetworkSpec, record: &ChildRecord) -> Policy {
-    let _ = (network, record);
-    learning()
-}
-
-/// What is allowed at the port of a child that nobody has said anything about: everything, and what it
-/// does is remembered.
-fn learning() -> Policy {
-    Policy {
-        checks: check_flag::LEARN4 | check_flag::LEARN6,
-        max_addresses: 16,
-        ..Policy::default()
     }
 }
 
@@ -223,6 +216,6 @@ fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
         flags: mode_flags(adopted.mode()) | guard,
         local: any_source(adopted.mode()),
         takes_xdp: false,
-        rights: Rights { policy: learning(), ..Rights::default() },
+        rights: rights::of_adopted(),
     }
 }
