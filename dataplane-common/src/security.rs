@@ -5,6 +5,7 @@
 
 use crate::{
     abi::{Address, address, check_flag},
+    dhcp,
     frame::Mac,
     neighbour::{self, Kind, Message, Right, UNSPECIFIED, mapped_address, word},
     packet::{
@@ -13,9 +14,6 @@ use crate::{
     },
     verdict::DropReason,
 };
-
-/// The port of a DHCPv4 server (RFC 2131, section 4.1).
-const DHCP4_SERVER: u16 = 67;
 
 /// The port of a DHCPv6 server or relay (RFC 8415, section 7.2).
 const DHCP6_SERVER: u16 = 547;
@@ -180,10 +178,10 @@ impl Sender {
                 return self.unreadable(DropReason::HiddenHeader);
             };
             let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-            if from == DHCP4_SERVER && self.looks_for(check_flag::DHCP_SERVER) {
+            if from == dhcp::SERVER_PORT && self.looks_for(check_flag::DHCP_SERVER) {
                 return Some(DropReason::DhcpServer);
             }
-            from_client = to == DHCP4_SERVER;
+            from_client = to == dhcp::SERVER_PORT;
         }
         // Only who asks for an address may have none (RFC 1122, section 3.2.1.3).
         if u32::from_ne_bytes(source) == 0 && (from_client || header[9] == IGMP) {

@@ -10,6 +10,7 @@ use aya_ebpf::{
 use dataplane_common::{
     DropReason, Frame,
     abi::{Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, port_flag},
+    dhcp,
     frame::{HEAD_LEN, Head, OffloadedTag},
     neighbour::{Kind, halves, is_child, join, message, owner, right},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
@@ -122,15 +123,12 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
                 && (protocol == TCP
-                    || protocol == UDP && word(20) & 0x1fff == 0 && word(34) != DHCP4_SERVER)
+                    || protocol == UDP && word(20) & 0x1fff == 0 && word(34) != dhcp::SERVER_PORT)
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && bytes[20] != ICMPV6,
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
     }
 }
-
-/// The port of a DHCPv4 server (RFC 2131, section 4.1).
-const DHCP4_SERVER: u16 = 67;
 
 /// Looks at a frame of a child; 0 if it may pass. A frame too short to be read is left to who decides.
 ///

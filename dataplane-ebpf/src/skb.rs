@@ -11,10 +11,10 @@ use aya_ebpf::{
     },
 };
 use dataplane_common::{
-    Frame, Mark,
+    Frame, Mark, dhcp,
     frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     mark::MENDED,
-    packet::Payload,
+    packet::{ETH_P_IPV4, Payload, UDP},
 };
 
 use crate::count::Size;
@@ -31,6 +31,12 @@ const BPF_HDR_START_MAC: u32 = 0;
 
 /// Where IPv6's next header is in a frame without a tag (RFC 8200, section 3).
 const NEXT_HEADER: usize = ETH_HLEN + 6;
+
+/// Where IPv4's protocol is in a frame without a tag (RFC 791, section 3.1).
+const IPV4_PROTOCOL: usize = ETH_HLEN + 9;
+
+/// Where UDP's source port is behind IPv4 without options.
+const UDP_PORTS: usize = ETH_HLEN + 20;
 
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
@@ -233,6 +239,23 @@ impl Skb {
         let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
         // SAFETY: the byte was checked to be inside the frame.
         unsafe { *((data + NEXT_HEADER + at) as *const u8) }
+    }
+
+    /// True for what a DHCP server says, in IPv4 without options.
+    #[inline(always)]
+    pub(crate) fn is_dhcp_answer(self, payload: Payload) -> bool {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if payload.ethertype != ETH_P_IPV4 || data + UDP_PORTS + VLAN_HLEN + 2 > end {
+            return false;
+        }
+        let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
+        // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+        let (protocol, from) = unsafe {
+            let protocol = *((data + IPV4_PROTOCOL + at) as *const u8);
+            (protocol, *((data + UDP_PORTS + at) as *const [u8; 2]))
+        };
+        protocol == UDP && u16::from_be_bytes(from) == dhcp::SERVER_PORT
     }
 
     #[inline(always)]

@@ -13,10 +13,11 @@ use dataplane_common::{
 };
 
 use crate::{
-    admit::admit,
+    admit::{admit, place},
     ask::ask,
     count,
     flood::flood,
+    lease::maclane_lease,
     log,
     maps::{Maps, port_of_host_end, settings},
     offence::{count_drop, is_time_to_look, note, tell},
@@ -172,13 +173,24 @@ fn maclane_port(ctx: TcContext) -> i32 {
 /// Decides, and does what was decided.
 #[inline(always)]
 fn act(skb: Skb, hook: Hook, frame: &Frame, payload: Payload, from: u16) -> i32 {
-    let about = u16::from(is_about_an_address(skb, payload));
-    let of = pack_mac(frame.src, about << HOOK_BITS | hook as u16);
+    let looks = if is_about_an_address(skb, payload) {
+        ABOUT_AN_ADDRESS
+    } else if skb.is_dhcp_answer(payload) {
+        DHCP_ANSWER
+    } else {
+        0
+    };
+    let of = pack_mac(frame.src, looks | hook as u16);
     maclane_act(skb.0, pack_mac(frame.dst, from), of, frame.tag.to_raw())
 }
 
-/// [`act`], with the port in `to`, and the hook, and whether the frame may be about an address, in `of`,
-/// beside the addresses.
+/// Beside a [`Hook`]: the frame is ARP, or may be neighbour discovery.
+const ABOUT_AN_ADDRESS: u16 = 1 << HOOK_BITS;
+
+/// Beside a [`Hook`]: a DHCP server says something.
+const DHCP_ANSWER: u16 = 2 << HOOK_BITS;
+
+/// [`act`], with the port in `to`, and the hook and what the frame may be in `of`, beside the addresses.
 ///
 /// A global function, which the verifier looks at once, and not once for each way that leads to it
 /// (`Documentation/bpf/verifier.rst`).
@@ -189,7 +201,12 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     let (skb, hook) = (Skb(skb), Hook::from_raw(how));
     let mut frame = Frame { dst, src, tag: Tag::from_raw(tag) };
     let mut audience = Audience::Everybody;
-    if how >> HOOK_BITS != 0 {
+    if how & DHCP_ANSWER != 0
+        && let Some(at) = place(skb.0, from)
+    {
+        maclane_lease(skb.0, at.pack());
+    }
+    if how & ABOUT_AN_ADDRESS != 0 {
         match ask(skb.0, from, frame.is_multicast()) {
             Asked::Audience(of) => audience = of,
             Asked::Child(owner) => {

@@ -19,9 +19,10 @@ use dataplane_common::{
     DropReason, Frame, Verdict,
     abi::{Addresses as _, Kind, NeighbourKey, PORT_WIRE},
     decide::{Audience, decide, ingress_port},
-    frame::{HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
+    dhcp,
+    frame::{ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     neighbour::{Asked, UNSPECIFIED, asked, message},
-    packet::{Bytes, ETH_P_ARP, ETH_P_IPV6, ICMPV6, Payload},
+    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP},
     verdict::Delivery,
 };
 
@@ -65,6 +66,10 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
             Some(Asked::Nobody(reason)) if may_drop => return end(&ctx, reason),
             Some(Asked::Child(_) | Asked::Nobody(_)) | None => return XDP_PASS,
         }
+    }
+    if is_dhcp_answer(&ctx) {
+        // TC remembers whom a server gives what.
+        return XDP_PASS;
     }
     match decide(&frame, PORT_WIRE, &Maps) {
         Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag }) => {
@@ -120,6 +125,23 @@ fn is_about_an_address(ctx: &XdpContext, payload: Payload) -> bool {
         }
         _ => false,
     }
+}
+
+/// True for what may be a DHCP server's: UDP from its port, in IPv4 without options.
+#[inline(always)]
+fn is_dhcp_answer(ctx: &XdpContext) -> bool {
+    const WANTED: usize = 40;
+    let data = ctx.data();
+    if data + WANTED > ctx.data_end() {
+        return false;
+    }
+    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    let bytes = unsafe { &*(data as *const [u8; WANTED]) };
+    let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let answers = |at: usize| {
+        word(at) == ETH_P_IPV4 && bytes[at + 11] == UDP && word(at + 22) == dhcp::SERVER_PORT
+    };
+    answers(12) || word(12) == ETH_P_8021Q && answers(16)
 }
 
 /// Whom a frame about an address is for; `None` if TC has to find out.

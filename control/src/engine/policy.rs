@@ -1,10 +1,13 @@
 //! The policy of networks and children: changing it while frames go, and whose addresses are whose.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use super::{
     Engine,
-    state::{ChildRecord, State},
+    state::{Child, ChildRecord, State},
 };
 use crate::{
     check::Check,
@@ -196,7 +199,32 @@ impl State {
                 source: BindingSource::Lease,
             }
         }));
+        views.extend(self.learned_views(name)?);
         Ok(views)
+    }
+
+    /// The addresses that children of a network have taken by themselves.
+    fn learned_views(&self, name: &str) -> Result<Vec<BindingView>> {
+        let Some(plane) = &self.parent(&self.network(name)?.parent)?.plane else {
+            return Ok(Vec::new());
+        };
+        let of_network = |child: &&Child| child.record.value.spec.network == name;
+        let ports: BTreeMap<u16, &str> = self
+            .children
+            .values()
+            .filter(of_network)
+            .map(|child| (child.record.value.port, child.record.value.spec.name.as_str()))
+            .collect();
+        let views = plane.learned()?.into_iter().filter_map(|(key, learned)| {
+            Some(BindingView {
+                network: name.to_owned(),
+                ip: Ipv6Addr::from(key.ip).to_canonical(),
+                mac: Mac(learned.mac),
+                port: (*ports.get(&learned.port)?).to_owned(),
+                source: BindingSource::Learned,
+            })
+        });
+        Ok(views.collect())
     }
 }
 

@@ -210,6 +210,8 @@ pub(crate) enum BindingSource {
     Configured,
     /// maclane has given it to a child.
     Lease,
+    /// The child was seen to take it.
+    Learned,
 }
 
 /// An address, and whose it is.

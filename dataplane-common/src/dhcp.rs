@@ -1,0 +1,117 @@
+//! DHCP, as far as it says who gets which address (RFC 2131).
+
+use crate::{frame::Mac, packet::Bytes};
+
+/// The port of a DHCPv4 server (RFC 2131, section 4.1).
+pub const SERVER_PORT: u16 = 67;
+
+/// `op` of a message from a server (RFC 2131, section 2).
+const BOOTREPLY: u8 = 2;
+
+/// Ethernet (RFC 1700), with addresses of six bytes.
+const ETHERNET: [u8; 3] = [BOOTREPLY, 1, 6];
+
+/// What the options begin with (RFC 2131, section 3).
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+
+/// The option that says what a message is (RFC 2132, section 9.6).
+const MESSAGE_TYPE: u8 = 53;
+
+/// `DHCPACK`.
+const ACK: u8 = 5;
+
+/// The option without a length that only fills (RFC 2132, section 3.1).
+const PAD: u8 = 0;
+
+/// The last option (RFC 2132, section 3.2).
+const LAST: u8 = 255;
+
+/// How many options are looked at. Servers put the type of a message first, or among the first.
+const OPTIONS: u32 = 16;
+
+/// What a server has given to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The address.
+    pub ip: [u8; 4],
+    /// The client's MAC.
+    pub mac: Mac,
+}
+
+/// The lease that the DHCP message at `offset`, behind the UDP header, confirms.
+#[inline(always)]
+pub fn lease(bytes: &impl Bytes, offset: u32) -> Option<Lease> {
+    let [op, hardware, length]: [u8; 3] = bytes.load(offset)?;
+    let cookie: [u8; 4] = bytes.load(offset + 236)?;
+    if [op, hardware, length] != ETHERNET
+        || u32::from_ne_bytes(cookie) != u32::from_ne_bytes(COOKIE)
+        || !is_ack(bytes, offset + 240)
+    {
+        return None;
+    }
+    let ip: [u8; 4] = bytes.load(offset + 16)?;
+    let mac: Mac = bytes.load(offset + 28)?;
+    if u32::from_ne_bytes(ip) == 0 { None } else { Some(Lease { ip, mac }) }
+}
+
+/// True if the options from `at` on say that the message is an acknowledgement.
+#[inline(always)]
+fn is_ack(bytes: &impl Bytes, mut at: u32) -> bool {
+    for _ in 0..OPTIONS {
+        let Some([code, length, value]) = bytes.load::<3>(at) else { return false };
+        match code {
+            MESSAGE_TYPE => return value == ACK,
+            LAST => return false,
+            PAD => at += 1,
+            _ => at += 2 + u32::from(length),
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server's message of this type, behind `options`.
+    fn message(kind: u8, options: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; 236];
+        message[..3].copy_from_slice(&ETHERNET);
+        message[16..20].copy_from_slice(&[192, 168, 50, 77]);
+        message[28..34].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+        message.extend(COOKIE);
+        message.extend(options);
+        message.extend([MESSAGE_TYPE, 1, kind, LAST, 0, 0]);
+        message
+    }
+
+    #[test]
+    fn an_acknowledgement_says_who_gets_what() {
+        let want = Some(Lease { ip: [192, 168, 50, 77], mac: [2, 0, 0, 0, 0, 9] });
+        let lease_of = |message: Vec<u8>| lease(&message.as_slice(), 0);
+        let changed = |at: usize, value| {
+            let mut message = message(ACK, &[]);
+            message[at] = value;
+            message
+        };
+        let mut nothing = message(ACK, &[]);
+        nothing[16..20].fill(0);
+        let cases = [
+            ("an acknowledgement", message(ACK, &[]), want),
+            ("behind another option", message(ACK, &[54, 4, 192, 168, 50, 1]), want),
+            ("behind padding", message(ACK, &[0, 0, 0]), want),
+            ("an offer", message(2, &[]), None),
+            ("a refusal", message(6, &[]), None),
+            ("the end comes first", message(ACK, &[LAST, 0, 0]), None),
+            ("too many options", message(ACK, &[0; 16]), None),
+            ("a client's", changed(0, 1), None),
+            ("of another hardware", changed(1, 6), None),
+            ("of another cookie", changed(236, 0), None),
+            ("of nothing", nothing, None),
+            ("cut off", message(ACK, &[])[..240].to_vec(), None),
+        ];
+        for (name, message, want) in cases {
+            assert_eq!(lease_of(message), want, "{name}");
+        }
+    }
+}
