@@ -194,8 +194,11 @@ impl Child {
         self.kind == Kind::Macvlan
     }
 
-    /// True if it may have addresses of a family that are not known.
+    /// True if it may have addresses of a family that are not known, or that nobody else may know.
     fn is_open(&self, ipv4: bool) -> bool {
+        if self.rights.hidden {
+            return true;
+        }
         let checked = check_flag::ADDRESS | check_flag::ENFORCE;
         let known = |ip: &Ip| ipv4 && is_mapped(address(*ip));
         self.rights.policy.checks & checked != checked
@@ -206,13 +209,10 @@ impl Child {
     /// Its entry in `maclane_policy`.
     fn policy_entry(&self) -> Policy {
         let mut policy = self.rights.policy;
-        // Only an access child has addresses in one VLAN that is known.
-        if matches!(self.membership, Membership::Access(_)) {
-            for ip in self.rights.addresses.iter().rev() {
-                match ip {
-                    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4 @ ..] => policy.ip4 = *v4,
-                    ip => policy.ip6 = *ip,
-                }
+        for ip in self.rights.addresses.iter().rev() {
+            match ip {
+                [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4 @ ..] => policy.ip4 = *v4,
+                ip => policy.ip6 = *ip,
             }
         }
         policy
@@ -320,7 +320,8 @@ impl Topology {
                 (AllowedKey::new(child.port, address(ip)), AllowedKey::PORT_BITS + u32::from(bits))
             };
             tables.allowed.extend(child.rights.allowed.iter().copied().map(key));
-            if child.rights.hidden {
+            // Who has them in which VLAN is not known, or nobody's business.
+            if child.rights.hidden || !matches!(child.membership, Membership::Access(_)) {
                 let whole = child.rights.addresses.iter().map(|ip| (*ip, 128));
                 tables.allowed.extend(whole.map(key));
             }

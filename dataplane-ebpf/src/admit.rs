@@ -9,10 +9,12 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     DropReason, Frame,
-    abi::{Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, port_flag},
+    abi::{
+        Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, local_flag, port_flag,
+    },
     dhcp,
-    frame::{HEAD_LEN, Head, OffloadedTag},
-    neighbour::{Kind, halves, is_child, join, message, owner, right},
+    frame::{HEAD_LEN, Head, Mac, OffloadedTag},
+    neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
     security::{Account, Sender, Use, settle},
 };
@@ -140,6 +142,11 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
     let Some(limited) = limited(skb) else { return 0 };
+    let Some(own) = port(from) else { return 0 };
+    let any_mac = own.local & (local_flag::ANY_SOURCE | local_flag::ANY_MAC) != 0;
+    if word(limited.src) != word(own.mac) && !any_mac {
+        return refuse(skb, from, DropReason::SourceMac);
+    }
     if limited.is_multicast && !is_within(from, limited.limit) {
         return refuse(skb, from, DropReason::Storm);
     }
@@ -156,17 +163,18 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
     0
 }
 
-/// What a frame's destination says of limits.
+/// What a frame's addresses say of limits.
 struct Limited {
+    src: Mac,
     is_multicast: bool,
     limit: Limit,
 }
 
 #[inline(always)]
 fn limited(skb: *mut __sk_buff) -> Option<Limited> {
-    let [first] = SkbBytes(skb).load::<1>(0)?;
+    let [first, _, _, _, _, _, src @ ..] = SkbBytes(skb).load::<12>(0)?;
     let limit = if first == 0xff { Limit::Broadcast } else { Limit::Multicast };
-    Some(Limited { is_multicast: first & 1 != 0, limit })
+    Some(Limited { src, is_multicast: first & 1 != 0, limit })
 }
 
 /// Drops a frame.

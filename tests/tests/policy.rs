@@ -446,4 +446,19 @@ fn a_backup_has_policies_and_one_from_before_them_is_read() {
         "storm": { "broadcast": 1000, "multicast": 0, "unknown": 0 }, "bindings": {},
     });
     assert_has(&daemon.inspect("own"), &default);
+    // No child comes back with what the wire has.
+    let parsed: Value = serde_json::from_str(&backup).expect("JSON");
+    daemon.run(&["parent", "rm", PARENT, "--force"]);
+    for (field, value) in [("mac", json!(ROUTER)), ("addresses", json!(["192.168.50.1/24"]))] {
+        let mut bad = parsed.clone();
+        bad["networks"][0]["subnets"][0]["gateway"] = json!("none");
+        bad["children"][0][field] = value;
+        fs::write(&file, bad.to_string()).expect("a file");
+        let (code, message) = daemon.fail(&["import", file.to_str().expect("UTF-8")]);
+        assert_eq!(code, 1, "{message}");
+        for word in ["nothing was changed", "child \"own\"", "a station on the wire"] {
+            assert!(message.contains(word), "{field}: \"{word}\" is not in: {message}");
+        }
+        assert_eq!(daemon.json(&["parent", "ls"]), json!([]));
+    }
 }

@@ -129,6 +129,9 @@ impl State {
                 network.parent
             )));
         }
+        if let Some(mac) = record.mac {
+            self.check_not_bound(mac, &network.parent, "take that binding away first")?;
+        }
         for address in &record.addresses {
             if let Some(owner) = self.owner_of_address(address.ip(), &network) {
                 return Err(Error::conflict(format!(

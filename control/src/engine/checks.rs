@@ -31,12 +31,7 @@ impl State {
                 network.parent
             )));
         }
-        if let Some((ip, name)) = self.bound_to(&network.parent, mac) {
-            return Err(Error::conflict(format!(
-                "{mac} is the MAC of a station on the wire, to which network {name} binds {ip}; pick another --mac or \
-                 leave it out"
-            )));
-        }
+        self.check_not_bound(mac, &network.parent, "pick another --mac or leave it out")?;
         let owner = self.owner_of_mac(&network.parent, mac, None)?;
         match owner {
             Some(owner) => Err(Error::conflict(format!(

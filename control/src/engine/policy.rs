@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Engine,
+    Engine, rights,
     state::{Child, ChildRecord, State},
 };
 use crate::{
@@ -66,14 +66,12 @@ impl Engine {
     /// Whose the addresses of a network are, or of all.
     pub(crate) async fn bindings(&self, network: Option<&str>) -> Result<Vec<BindingView>> {
         let state = self.state.lock().await;
-        match network {
-            Some(name) => state.binding_views(name),
-            None => {
-                let all: Result<Vec<_>> =
-                    state.networks.keys().map(|name| state.binding_views(name)).collect();
-                Ok(all?.into_iter().flatten().collect())
-            }
+        if let Some(name) = network {
+            return state.binding_views(name);
         }
+        let all: Result<Vec<_>> =
+            state.networks.keys().map(|name| state.binding_views(name)).collect();
+        Ok(all?.into_iter().flatten().collect())
     }
 }
 
@@ -126,6 +124,11 @@ impl State {
     /// Lets the tables of a parent follow a policy. What cannot be written now is written by the
     /// control loop.
     fn sync_policy(&mut self, parent: &str) {
+        if !self.parents.get(parent).is_some_and(|parent| parent.looked) {
+            // The tables are not to be without children that were not looked at yet.
+            self.kick.notify_one();
+            return;
+        }
         if let Err(e) = self.sync_tables(parent) {
             tracing::warn!(parent, "cannot write a policy into the tables yet: {e}");
             self.kick.notify_one();
@@ -134,8 +137,7 @@ impl State {
 
     /// The policy that is in force for a child.
     pub(crate) fn policy_of(&self, record: &ChildRecord) -> Option<Policy> {
-        let network = self.network(&record.spec.network).ok()?;
-        Some(Policy::of(network, &record.spec, !record.addresses.is_empty()))
+        Some(rights::policy_of(self.network(&record.spec.network).ok()?, record))
     }
 
     /// Refuses bindings of a network that say something about its children.
@@ -177,12 +179,18 @@ impl State {
         networks.flat_map(|other| other.bindings.keys().map(move |ip| (*ip, other.name.as_str())))
     }
 
-    /// Which address on a parent's wire is pinned to a MAC, and in which network.
-    pub(crate) fn bound_to(&self, iface: &str, mac: Mac) -> Option<(IpAddr, &str)> {
-        self.networks_of(iface).find_map(|network| {
+    /// Refuses a child's MAC to which an address on its parent's wire is pinned.
+    pub(crate) fn check_not_bound(&self, mac: Mac, iface: &str, way_out: &str) -> Result<()> {
+        let bound = self.networks_of(iface).find_map(|network| {
             let (ip, _) = network.bindings.iter().find(|(_, bound)| **bound == mac)?;
-            Some((*ip, network.name.as_str()))
-        })
+            Some((ip, &network.name))
+        });
+        match bound {
+            Some((ip, name)) => Err(Error::conflict(format!(
+                "{mac} is the MAC of a station on the wire, to which network {name} binds {ip}; {way_out}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Whose the addresses of a network are: first those on the wire, then those of its children.

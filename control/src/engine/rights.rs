@@ -9,12 +9,14 @@ use ipnetwork::IpNetwork;
 
 use super::{state::ChildRecord, tables::mapped};
 use crate::model::{
-    Arp, NetworkSpec, ParentSpec, Policy, Security, Storm, Trust, default_max_addresses,
+    Arp, Mode, NetworkSpec, ParentSpec, Policy, Security, Storm, Trust, default_max_addresses,
 };
 
-/// The policy in force for a child.
-fn policy_of(network: &NetworkSpec, record: &ChildRecord) -> Policy {
-    Policy::of(network, &record.spec, !record.addresses.is_empty())
+/// The policy in force for a child. What a trunk does in its VLANs, and what is behind a passthru child,
+/// maclane has given no addresses to.
+pub(crate) fn policy_of(network: &NetworkSpec, record: &ChildRecord) -> Policy {
+    let knows_all = record.spec.trunk.is_none() && network.mode != Mode::Passthru;
+    Policy::of(network, &record.spec, knows_all && !record.addresses.is_empty())
 }
 
 /// What a child of a network may do.

@@ -204,8 +204,8 @@ mod tests {
             let command = typed(&format!("maclane network set lan {text}"));
             let Command::Network(NetworkCommand::Set(set)) = command else { panic!("{text}") };
             assert_eq!(set.name, "lan");
-            let sent = serde_json::to_value(NetworkPatch::from(set)).unwrap();
-            assert_eq!(sent, expected, "{text}");
+            let body = serde_json::to_value(NetworkPatch::from(set)).unwrap();
+            assert_eq!(body, expected, "{text}");
         }
         for (text, expected) in [
             ("--allow-ip none", json!({ "allow_ip": [] })),
@@ -217,8 +217,8 @@ mod tests {
         ] {
             let command = typed(&format!("maclane child set web {text}"));
             let Command::Child(ChildCommand::Set(set)) = command else { panic!("{text}") };
-            let sent = serde_json::to_value(ChildPatch::try_from(set).unwrap()).unwrap();
-            assert_eq!(sent, expected, "{text}");
+            let body = serde_json::to_value(ChildPatch::try_from(set).unwrap()).unwrap();
+            assert_eq!(body, expected, "{text}");
         }
         let both = "maclane child set web --allow-ip none --allow-ip 10.0.0.1";
         let Command::Child(ChildCommand::Set(set)) = typed(both) else { panic!("{both}") };
