@@ -158,6 +158,10 @@ pub fn egress_port(
         Some(Mark::Transit(port)) if is_host_end(port, came_in, tables) => {
             return Ok(Sender::Transit);
         }
+        // An answer on behalf of a child, to a question from the wire.
+        Some(Mark::Hairpin) if is_of_child(frame.src, came_in, tables) => {
+            return Ok(Sender::Transit);
+        }
         Some(Mark::From(_) | Mark::Transit(_) | Mark::Hairpin | Mark::Flood { .. }) | None => {}
     }
     if tables.port(PORT_HOST).is_some_and(|host| host.mac == frame.src) {
@@ -200,6 +204,14 @@ pub fn copy_for(flood: &Flood, to: u16, member: &Port) -> Option<Copy> {
 #[inline(always)]
 fn has_guard(port: u16, tables: &impl Tables) -> bool {
     tables.port(port).is_some_and(|p| p.flags & port_flag::GUARDED != 0)
+}
+
+/// True for a MAC of a child on a frame that came in through the parent: only our programs turn such a
+/// frame round.
+#[inline(always)]
+fn is_of_child(mac: Mac, came_in: u32, tables: &impl Tables) -> bool {
+    tables.port(PORT_WIRE).is_some_and(|wire| wire.ifindex == came_in)
+        && tables.fdb(mac, VLAN_ANY).is_some_and(|owner| owner.port > PORT_HOST)
 }
 
 #[inline(always)]

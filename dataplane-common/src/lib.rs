@@ -13,12 +13,14 @@
 //! | [`mod@decide`] | the rules |
 //! | [`packet`] | what a frame carries |
 //! | [`neighbour`] | who has an address, who asks for it, and whom that is for |
+//! | [`answer`] | answers on behalf of a child |
 //! | [`security`] | what a child may send |
 //! | [`dhcp`] | who is given which address |
 //! | `topology` | the tables that a parent and its children make (feature `user`, with `std`) |
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod abi;
+pub mod answer;
 pub mod decide;
 pub mod dhcp;
 pub mod frame;

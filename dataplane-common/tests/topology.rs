@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
     abi::{
-        Bucket, FdbKey, GroupKey, Kind, PORT_HOST, PORT_WIRE, PortRef, Tables, VLAN_ANY, bucket,
+        Addresses, AllowedKey, Bucket, FdbKey, GroupKey, Ip, Kind, Neighbour, NeighbourKey,
+        PORT_HOST, PORT_WIRE, Policy, PortRef, Tables, VLAN_ANY, address, bucket, check_flag,
         local_flag, port_flag, vlan_flag,
     },
     frame::Mac,
-    topology::{Membership, TableSet, Topology},
+    topology::{Child, Membership, Rights, TableSet, Topology},
 };
 use fixtures::lan::{
-    HOST, HOST_10, VRRP, adopted, child, guarded, internal, lan, mac, macvlan, passthru, private,
-    tables, topology, trunk, untagged, veth, veths, virtual_router,
+    HOST, HOST_10, STRANGER, VRRP, adopted, child, guarded, internal, lan, mac, macvlan, passthru,
+    private, tables, topology, trunk, untagged, veth, veths, virtual_router,
 };
 
 /// The topologies of the cases.
@@ -158,8 +159,90 @@ fn flags_of_a_vlan_say_who_can_be_left_to_the_kernel() {
         ("but not a sub-interface's", passthru(), 10, MEMBER),
         ("passthru, elsewhere", passthru(), VLAN_ANY, KERNEL_FROM_WIRE),
     ];
+    let of_floods = DEFINED | MEMBER | kernel | NO_MACVLAN;
     for (name, topology, vlan, want) in cases {
-        assert_eq!(tables(topology).vlan(*vlan).flags, DEFINED | want, "{name}");
+        assert_eq!(tables(topology).vlan(*vlan).flags & of_floods, DEFINED | want, "{name}");
+    }
+}
+
+/// A child in VLAN 0 with these checks and addresses.
+fn with_rights(port: u8, checks: u16, addresses: &[Ip]) -> Child {
+    let policy = Policy { checks, ..Policy::default() };
+    let rights = Rights { addresses: addresses.to_vec(), policy, ..Rights::default() };
+    Child { rights, ..veth(port, Membership::Access(0)) }
+}
+
+const V4: Ip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 50, 9];
+const V6: Ip = [0xfd, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+const BOUND: u16 = check_flag::ADDRESS | check_flag::ENFORCE;
+
+#[test]
+fn a_vlan_is_open_while_a_member_may_have_addresses_that_are_not_known() {
+    use vlan_flag::{ARP_FLOOD, OPEN4, OPEN6};
+    let free = || with_rights(2, 0, &[]);
+    let addressed = || with_rights(2, 0, &[V4, V6]);
+    let hidden = || {
+        let child = with_rights(2, BOUND, &[V4]);
+        Child { rights: Rights { hidden: true, ..child.rights }, ..child }
+    };
+    let trunk = || Child { membership: trunk(&[0]), ..addressed() };
+    let cases: &[(&str, Vec<Child>, u16)] = &[
+        ("nobody", vec![], 0),
+        ("a child that nobody gave addresses", vec![free()], OPEN4 | OPEN6),
+        ("one with addresses, which may take others of IPv6", vec![addressed()], OPEN6),
+        ("one that is kept to its addresses", vec![with_rights(2, BOUND, &[V4])], 0),
+        ("one that is only watched", vec![with_rights(2, check_flag::ADDRESS, &[V4])], OPEN6),
+        ("one whose addresses are nobody's business", vec![hidden()], OPEN4 | OPEN6),
+        ("a trunk", vec![trunk()], OPEN4 | OPEN6),
+        (
+            "one that wants every question",
+            vec![with_rights(2, BOUND | check_flag::ARP_FLOOD, &[V4])],
+            ARP_FLOOD,
+        ),
+        (
+            "two of them",
+            vec![with_rights(2, BOUND, &[V4]), with_rights(3, 0, &[V6])],
+            OPEN4 | OPEN6,
+        ),
+    ];
+    for (name, children, want) in cases {
+        let tables = tables(&topology(&[], children.clone()));
+        for vlan in [0, VLAN_ANY] {
+            let flags = tables.vlan(vlan).flags & (ARP_FLOOD | OPEN4 | OPEN6);
+            assert_eq!(flags, *want, "{name}, in VLAN {vlan}");
+        }
+    }
+}
+
+#[test]
+fn addresses_are_the_childs_the_hosts_or_pinned_in_this_order() {
+    let mut site = topology(&[], vec![with_rights(2, BOUND, &[V4, V6])]);
+    site.host_addresses = [((0, V4), HOST), ((10, V4), HOST)].into();
+    site.pinned = [((10, V4), STRANGER), ((20, V6), STRANGER)].into();
+    let tables = tables(&site);
+    let owner = |ip, vlan| tables.neighbour(&NeighbourKey::new(address(ip), vlan)).unwrap();
+    let is = |port, mac| Neighbour { port, mac };
+    assert_eq!(owner(V4, 0), is(2, mac(2)));
+    assert_eq!(owner(V6, 0), is(2, mac(2)));
+    assert_eq!(owner(V4, 10), is(PORT_HOST, HOST));
+    assert_eq!(owner(V6, 20), is(PORT_WIRE, STRANGER));
+    let policy = tables.policy(2);
+    assert_eq!((policy.ip4, policy.ip6), ([192, 168, 50, 9], V6));
+}
+
+#[test]
+fn addresses_that_nobody_else_may_know_are_allowed_at_their_port_alone() {
+    let prefix = [0xfd, 0, 0, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut child = with_rights(2, BOUND, &[V4, V6]);
+    (child.rights.hidden, child.rights.allowed) = (true, vec![(prefix, 64)]);
+    let tables = tables(&topology(&[], vec![child, with_rights(3, BOUND, &[])]));
+    assert!(tables.neighbours.is_empty());
+    let mut inside = prefix;
+    inside[15] = 1;
+    for (ip, port, want) in
+        [(V4, 2, true), (V6, 2, true), (inside, 2, true), (V4, 3, false), (inside, 3, false)]
+    {
+        assert_eq!(tables.allowed(AllowedKey::new(port, address(ip))), want, "{ip:?} at {port}");
     }
 }
 

@@ -3,7 +3,9 @@
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
-    abi::{Event, Kind, Limit, PORT_HOST, PORT_WIRE, event_kind, local_flag},
+    abi::{
+        Event, Kind, Limit, Neighbour, PORT_HOST, PORT_WIRE, check_flag, event_kind, local_flag,
+    },
     decide::{Audience, Sender, decide_among, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
@@ -22,8 +24,9 @@ use crate::{
     maps::{Maps, port_of_host_end, settings},
     offence::{count_drop, is_time_to_look, note, tell},
     packed::{pack_mac, unpack_mac},
-    rights::{is_within, policy},
+    rights::{is_within, policy, port},
     skb::{END, NEXT, Refused, Skb},
+    suppress::answer_for,
 };
 
 /// Where a TC program sits.
@@ -209,6 +212,9 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     if how & ABOUT_AN_ADDRESS != 0 {
         match ask(skb.0, from, frame.is_multicast()) {
             Asked::Audience(of) => audience = of,
+            Asked::Child(owner) if suppresses(owner) && answer_for_child(skb, from, owner) => {
+                return send_back(skb, hook, from, frame.tag);
+            }
             Asked::Child(owner) => {
                 if skb.set_dst(owner.mac).is_err() {
                     return finish(skb, hook, Verdict::Drop(DropReason::Refused));
@@ -249,6 +255,38 @@ fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
         note(skb.0, from, reason, true);
     }
     finish(skb, hook, Verdict::Drop(reason))
+}
+
+/// True for a child for which maclane answers.
+#[inline(always)]
+fn suppresses(owner: Neighbour) -> bool {
+    policy(owner.port).is_some_and(|policy| policy.checks & check_flag::ARP_SUPPRESS != 0)
+}
+
+/// Turns the question that a frame is into the child's answer; false if it is no plain one.
+#[inline(always)]
+fn answer_for_child(skb: Skb, from: u16, owner: Neighbour) -> bool {
+    place(skb.0, from).is_some_and(|at| answer_for(skb.0, at, owner))
+}
+
+/// Sends a frame back to the port that it came from, in the form in which it came.
+#[inline(always)]
+fn send_back(skb: Skb, hook: Hook, from: u16, tag: Tag) -> i32 {
+    let size = skb.size();
+    let sent = if hook == Hook::Ingress {
+        skb.set_mark(Mark::Hairpin);
+        Ok(skb.to_egress(parent()))
+    } else {
+        let kind = port(from).map_or(Kind::None, |port| Kind::from_raw(port.kind));
+        deliver(skb, hook, tag, Delivery { port: from, kind, tag })
+    };
+    match sent {
+        Ok(action) => {
+            count::tx(from, size);
+            action
+        }
+        Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
+    }
 }
 
 /// Decides where a frame goes.
