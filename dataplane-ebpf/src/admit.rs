@@ -141,7 +141,8 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
 extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
-    let Some(limited) = limited(skb) else { return 0 };
+    // One that is too short is counted as that.
+    let (Some(_), Some(limited)) = (place(skb, from), limited(skb)) else { return 0 };
     let Some(own) = port(from) else { return 0 };
     let any_mac = own.local & (local_flag::ANY_SOURCE | local_flag::ANY_MAC) != 0;
     if word(limited.src) != word(own.mac) && !any_mac {

@@ -11,16 +11,21 @@ use std::{
 use dataplane_common::{
     DropReason,
     abi::{
-        self, Bucket, Drops, FdbKey, FdbValue, Gate, GroupKey, Neighbour, NeighbourKey, Port,
-        PortRef, Settings, Stats, Vlan, event_kind, map,
+        self, AllowedKey, Bucket, Drops, FdbKey, FdbValue, Gate, GroupKey, Learned, Neighbour,
+        NeighbourKey, Offence, OffenceKey, Policy, Port, PortRef, Settings, Stats, Usage, Vlan,
+        event_kind, map,
     },
 };
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::Value;
 use tests::{
     daemon::Daemon,
-    kernel, process,
+    frames::Frame,
+    kernel,
+    mac::Mac,
+    process,
     program::objects,
+    tap::Tap,
     topology::{Lan, PARENT},
 };
 
@@ -187,6 +192,11 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
         (map::EVENTS, (0, 0, abi::EVENTS_BYTES)),
         (map::EVENT_GATE, of::<u32, Gate>(event_kind::END)),
         (map::NEIGHBOURS, of::<NeighbourKey, Neighbour>(abi::NEIGHBOURS)),
+        (map::LEARNED, of::<NeighbourKey, Learned>(abi::LEARNED)),
+        (map::ALLOWED, of::<([u8; 4], AllowedKey), u8>(abi::ALLOWED)),
+        (map::POLICY, of::<u32, Policy>(abi::PORTS)),
+        (map::USAGE, of::<u32, Usage>(abi::PORTS)),
+        (map::OFFENCES, of::<OffenceKey, Offence>(abi::OFFENCES)),
     ])
 }
 
@@ -195,7 +205,7 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
 const WITHOUT_BTF: [&str; 2] = [map::TX, map::EVENTS];
 
 /// The fields that `bpftool` prints of each map.
-const FIELDS: [(&str, &[&str]); 10] = [
+const FIELDS: [(&str, &[&str]); 15] = [
     (map::FDB, &["mac", "vlan", "port", "kind", "flags"]),
     (map::PORTS, &["ifindex", "mac", "vlan", "kind", "flags"]),
     (map::HOST_ENDS, &["port"]),
@@ -206,6 +216,11 @@ const FIELDS: [(&str, &[&str]); 10] = [
     (map::STATS, &["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"]),
     (map::DROPS, &["packets", "bytes"]),
     (map::EVENT_GATE, &["last"]),
+    (map::LEARNED, &["ip", "vlan", "seen", "since", "port", "mac"]),
+    (map::ALLOWED, &["prefix_len", "data", "port", "ip"]),
+    (map::POLICY, &["checks", "max_addresses", "limits", "ip4", "ip6"]),
+    (map::USAGE, &["windows", "number", "frames", "addresses"]),
+    (map::OFFENCES, &["port", "reason", "dropped", "logged", "last", "dst", "src", "ethertype"]),
 ];
 
 #[test]
@@ -215,8 +230,14 @@ fn maps_read_like_tables_and_programs_have_names() {
     daemon.network("lan", 10, "macvlan");
     daemon.network("lanv", 10, "veth");
     let (a, b) = (lan.namespace(), lan.namespace());
-    daemon.child("a", "lan", &a, "192.168.50.101/24");
+    let more = ["--ip", "192.168.50.101/24", "--allow-ip", "192.168.50.200"];
+    let mac = daemon.child_with("a", "lan", &a, &more);
     daemon.child("b", "lanv", &b, "192.168.50.102/24");
+    // Something that is learned, and something that is dropped.
+    let tap = Tap::open(&a, "eth0");
+    let (own, virtual_ip) = ("192.168.50.101".parse().unwrap(), "192.168.50.200".parse().unwrap());
+    tap.send(&Frame::arp_request(mac, virtual_ip, virtual_ip, "announced"));
+    tap.send(&Frame::arp_request(Mac::local(77), own, own, "forged"));
     let pins = daemon.json(&["parent", "show", PARENT])["pins"].clone();
     let pins = Path::new(pins.as_str().expect("a folder"));
     assert_eq!(shapes().len(), map::ALL.len());
