@@ -198,13 +198,20 @@ impl Sender {
         start: u32,
         account: &impl Account,
     ) -> Option<DropReason> {
-        let Some(next) = bytes.load::<1>(start + 6) else {
+        let Some([high, low, next]) = bytes.load::<3>(start + 4) else {
             return self.unreadable(DropReason::HiddenHeader);
         };
+        let end = start + IPV6_HLEN + u32::from(u16::from_be_bytes([high, low]));
         let Some(source) = bytes.load::<16>(start + 8).map(address) else {
             return self.unreadable(DropReason::HiddenHeader);
         };
-        let (protocol, at, fragmented) = match upper(bytes, start, next[0]) {
+        let (protocol, at, fragmented) = match upper(bytes, start, next) {
+            // What a first fragment has behind its end is not what will be put together (RFC 7112).
+            Upper::At(Header { offset, fragmented: true, .. })
+                if offset + UPPER_HLEN > end && self.checks & GUARDED != 0 =>
+            {
+                return Some(DropReason::HiddenHeader);
+            }
             Upper::At(Header { protocol, offset, fragmented }) => (protocol, offset, fragmented),
             Upper::Elsewhere => (0, 0, true),
             Upper::Hidden if self.checks & GUARDED != 0 => {
@@ -220,7 +227,7 @@ impl Sender {
             && protocol == ICMPV6
             && let Some(message) = neighbour::discovery(bytes, start)
         {
-            if self.looks_for(check_flag::MAC) && !self.names_itself(bytes, at, &message) {
+            if self.looks_for(check_flag::MAC) && !names(bytes, at, message.kind, self.mac) {
                 return Some(DropReason::NeighbourClaim);
             }
             if self.looks_for(check_flag::ADDRESS) && message.sender != source {
@@ -264,25 +271,29 @@ impl Sender {
             _ => None,
         }
     }
-
-    /// True if the MACs that a neighbour message carries are the sender's own.
-    #[inline(always)]
-    fn names_itself(self, bytes: &impl Bytes, at: u32, message: &Message) -> bool {
-        let wanted = if message.kind as u8 == Kind::Claim as u8 { TARGET_MAC } else { SOURCE_MAC };
-        let mut option = at + 24;
-        for _ in 0..OPTIONS {
-            let Some([kind, len, a, b, c, d, e, f]) = bytes.load::<8>(option) else { return true };
-            if kind == wanted {
-                return word([a, b, c, d, e, f]) == word(self.mac);
-            }
-            if len == 0 {
-                return true;
-            }
-            option += u32::from(len) * 8;
-        }
-        true
-    }
 }
+
+/// True unless a neighbour message, which begins at `at`, names another MAC as its sender's in an option.
+/// One with more options than anybody needs may.
+#[inline(always)]
+pub fn names(bytes: &impl Bytes, at: u32, kind: Kind, mac: Mac) -> bool {
+    let wanted = if kind as u8 == Kind::Claim as u8 { TARGET_MAC } else { SOURCE_MAC };
+    let mut option = at + 24;
+    for _ in 0..OPTIONS {
+        let Some([kind, len, a, b, c, d, e, f]) = bytes.load::<8>(option) else { return true };
+        if kind == wanted {
+            return word([a, b, c, d, e, f]) == word(mac);
+        }
+        if len == 0 {
+            return true;
+        }
+        option += u32::from(len) * 8;
+    }
+    bytes.load::<8>(option).is_none()
+}
+
+/// How much of the upper header has to be in a first fragment: the type, or the ports.
+const UPPER_HLEN: u32 = 4;
 
 /// `IPPROTO_IGMP`.
 const IGMP: u8 = 2;

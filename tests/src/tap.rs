@@ -88,6 +88,13 @@ impl Tap {
         assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
     }
 
+    /// What it sends has this mark from now on (`SO_MARK`).
+    #[track_caller]
+    pub fn mark(&self, mark: u32) {
+        let set = set(&self.socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed());
+        set.expect("a socket of root's can be marked");
+    }
+
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send_bytes(&self, bytes: &[u8]) {
