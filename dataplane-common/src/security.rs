@@ -137,7 +137,12 @@ impl Sender {
         account: &impl Account,
     ) -> Option<DropReason> {
         let Some(message) = neighbour::arp(bytes, offset) else {
-            return self.unreadable(DropReason::NeighbourClaim);
+            let checked = check_flag::ADDRESS | check_flag::MAC;
+            return if self.checks & checked != 0 {
+                Some(DropReason::NeighbourClaim)
+            } else {
+                None
+            };
         };
         if self.looks_for(check_flag::MAC) && word(message.mac) != word(self.mac) {
             return Some(DropReason::NeighbourClaim);
@@ -153,9 +158,10 @@ impl Sender {
         Self::judge(account.uses(ip, asks), DropReason::NeighbourClaim)
     }
 
+    /// A frame of which cannot be seen what one of these looks for.
     #[inline(always)]
-    const fn unreadable(self, reason: DropReason) -> Option<DropReason> {
-        if self.checks & check_flag::ADDRESS != 0 { Some(reason) } else { None }
+    const fn hidden(self, looked_for: u16) -> Option<DropReason> {
+        if self.checks & looked_for != 0 { Some(DropReason::HiddenHeader) } else { None }
     }
 
     /// Looks at an IPv4 packet.
@@ -167,7 +173,7 @@ impl Sender {
         account: &impl Account,
     ) -> Option<DropReason> {
         let Some(header) = bytes.load::<20>(offset) else {
-            return self.unreadable(DropReason::HiddenHeader);
+            return self.hidden(GUARDED4);
         };
         let source = [header[12], header[13], header[14], header[15]];
         let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
@@ -175,7 +181,7 @@ impl Sender {
         if header[9] == UDP && first {
             let at = offset + (u32::from(header[0]) & 0xf) * 4;
             let Some([a, b, c, d]) = bytes.load::<4>(at) else {
-                return self.unreadable(DropReason::HiddenHeader);
+                return self.hidden(GUARDED4);
             };
             let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
             if from == dhcp::SERVER_PORT && self.looks_for(check_flag::DHCP_SERVER) {
@@ -199,11 +205,11 @@ impl Sender {
         account: &impl Account,
     ) -> Option<DropReason> {
         let Some([high, low, next]) = bytes.load::<3>(start + 4) else {
-            return self.unreadable(DropReason::HiddenHeader);
+            return self.hidden(GUARDED);
         };
         let end = start + IPV6_HLEN + u32::from(u16::from_be_bytes([high, low]));
         let Some(source) = bytes.load::<16>(start + 8).map(address) else {
-            return self.unreadable(DropReason::HiddenHeader);
+            return self.hidden(GUARDED);
         };
         let (protocol, at, fragmented) = match upper(bytes, start, next) {
             // What a first fragment has behind its end is not what will be put together (RFC 7112).
@@ -297,6 +303,9 @@ const UPPER_HLEN: u32 = 4;
 
 /// `IPPROTO_IGMP`.
 const IGMP: u8 = 2;
+
+/// What needs to see the upper header of an IPv4 packet.
+const GUARDED4: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER;
 
 /// What needs to see the upper header of an IPv6 packet.
 const GUARDED: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
