@@ -390,27 +390,39 @@ fn from_host(frame: &Frame, audience: Audience, tables: &impl Tables) -> Verdict
     }
 }
 
+/// Why a child may not send a frame, whoever is to get it: what can be said without the tables, where
+/// the kernel gives it to others before they are asked.
+#[must_use]
+#[inline(always)]
+pub fn forbidden(frame: &Frame, port: &Port) -> Option<DropReason> {
+    let any_mac = local_flag::ANY_SOURCE | local_flag::ANY_MAC;
+    if port.mac != frame.src && port.local & any_mac == 0 {
+        return Some(DropReason::SourceMac);
+    }
+    if frame.tag.is_stacked() {
+        return Some(DropReason::Stacked);
+    }
+    if port.flags & port_flag::TRUNK == 0 && frame.tag.vlan() != 0 {
+        return Some(DropReason::VlanNotAllowed);
+    }
+    let reaches_bridges =
+        port.local & local_flag::RESERVED != 0 && port.flags & port_flag::INTERNAL == 0;
+    if frame.is_reserved() && !reaches_bridges { Some(DropReason::Reserved) } else { None }
+}
+
 #[inline(always)]
 fn from_child(frame: &Frame, from: u16, audience: Audience, tables: &impl Tables) -> Verdict {
     let Some(port) = tables.port(from).filter(|p| p.kind != Kind::None as u8) else {
         return Verdict::Drop(DropReason::NoPort);
     };
-    let any_mac = local_flag::ANY_SOURCE | local_flag::ANY_MAC;
-    if port.mac != frame.src && port.local & any_mac == 0 {
-        return Verdict::Drop(DropReason::SourceMac);
-    }
-    if frame.tag.is_stacked() {
-        return Verdict::Drop(DropReason::Stacked);
+    if let Some(reason) = forbidden(frame, &port) {
+        return Verdict::Drop(reason);
     }
     let Some(vlan) = vlan_of_child(frame, &port, from, tables) else {
         return Verdict::Drop(DropReason::VlanNotAllowed);
     };
     if frame.is_reserved() {
-        return if port.local & local_flag::RESERVED != 0 && port.flags & port_flag::INTERNAL == 0 {
-            to_wire(frame.tag.for_port(vlan, true))
-        } else {
-            Verdict::Drop(DropReason::Reserved)
-        };
+        return to_wire(frame.tag.for_port(vlan, true));
     }
     if frame.is_multicast() {
         return multicast_from_child(frame, &port, (from, vlan), audience, tables);

@@ -339,10 +339,12 @@ pub fn right(
     let mut taken = false;
     if let Some(learned) = tables.learned(key) {
         if learned.port == child.port && word(learned.mac) == word(child.mac) {
-            let ripe = is_mapped(ip) || now.saturating_sub(learned.since) >= TENTATIVE_NS;
-            return if ripe { Right::Granted } else { Right::None };
+            if is_mapped(ip) || now.saturating_sub(learned.since) >= TENTATIVE_NS {
+                return Right::Granted;
+            }
+        } else {
+            taken = !is_stale(&learned, now, tables);
         }
-        taken = !is_stale(&learned, now, tables);
     }
     if is_link_local_of(ip, child.mac) || tables.allowed(AllowedKey::new(child.port, ip)) {
         return Right::Granted;
@@ -659,5 +661,15 @@ mod tests {
         assert_eq!(right_at(TARGET6, NOW + TENTATIVE_NS - 1), Right::None);
         assert_eq!(right_at(TARGET6, NOW + TENTATIVE_NS), Right::Granted);
         assert_eq!(right_at(mapped(TARGET), NOW), Right::Granted, "ARP knows no such time");
+    }
+
+    #[test]
+    fn an_address_that_a_child_may_use_anyway_is_its_own_at_once() {
+        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 9];
+        let entry = Learned { seen: NOW, since: NOW, port: 2, mac: MAC };
+        let lan = Lan { learned: [(link_local, entry)].into(), ..lan() };
+        let key = NeighbourKey::new(address(link_local), VLAN);
+        let child = Neighbour { port: 2, mac: MAC };
+        assert_eq!(right(&key, child, NOW, &Policy::default(), &lan), Right::Granted);
     }
 }

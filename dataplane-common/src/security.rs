@@ -137,7 +137,12 @@ impl Sender {
         account: &impl Account,
     ) -> Option<DropReason> {
         let Some(message) = neighbour::arp(bytes, offset) else {
-            return self.unreadable(DropReason::NeighbourClaim);
+            let checked = check_flag::ADDRESS | check_flag::MAC;
+            return if self.checks & checked != 0 {
+                Some(DropReason::NeighbourClaim)
+            } else {
+                None
+            };
         };
         if self.looks_for(check_flag::MAC) && word(message.mac) != word(self.mac) {
             return Some(DropReason::NeighbourClaim);
@@ -153,9 +158,10 @@ impl Sender {
         Self::judge(account.uses(ip, asks), DropReason::NeighbourClaim)
     }
 
+    /// A frame of which cannot be seen what one of these looks for.
     #[inline(always)]
-    const fn unreadable(self, reason: DropReason) -> Option<DropReason> {
-        if self.checks & check_flag::ADDRESS != 0 { Some(reason) } else { None }
+    const fn hidden(self, looked_for: u16) -> Option<DropReason> {
+        if self.checks & looked_for != 0 { Some(DropReason::HiddenHeader) } else { None }
     }
 
     /// Looks at an IPv4 packet.
@@ -167,7 +173,7 @@ impl Sender {
         account: &impl Account,
     ) -> Option<DropReason> {
         let Some(header) = bytes.load::<20>(offset) else {
-            return self.unreadable(DropReason::HiddenHeader);
+            return self.hidden(GUARDED4);
         };
         let source = [header[12], header[13], header[14], header[15]];
         let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
@@ -175,7 +181,7 @@ impl Sender {
         if header[9] == UDP && first {
             let at = offset + (u32::from(header[0]) & 0xf) * 4;
             let Some([a, b, c, d]) = bytes.load::<4>(at) else {
-                return self.unreadable(DropReason::HiddenHeader);
+                return self.hidden(GUARDED4);
             };
             let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
             if from == dhcp::SERVER_PORT && self.looks_for(check_flag::DHCP_SERVER) {
@@ -198,13 +204,20 @@ impl Sender {
         start: u32,
         account: &impl Account,
     ) -> Option<DropReason> {
-        let Some(next) = bytes.load::<1>(start + 6) else {
-            return self.unreadable(DropReason::HiddenHeader);
+        let Some([high, low, next]) = bytes.load::<3>(start + 4) else {
+            return self.hidden(GUARDED);
         };
+        let end = start + IPV6_HLEN + u32::from(u16::from_be_bytes([high, low]));
         let Some(source) = bytes.load::<16>(start + 8).map(address) else {
-            return self.unreadable(DropReason::HiddenHeader);
+            return self.hidden(GUARDED);
         };
-        let (protocol, at, fragmented) = match upper(bytes, start, next[0]) {
+        let (protocol, at, fragmented) = match upper(bytes, start, next) {
+            // What a first fragment has behind its end is not what will be put together (RFC 7112).
+            Upper::At(Header { offset, fragmented: true, .. })
+                if offset + UPPER_HLEN > end && self.checks & GUARDED != 0 =>
+            {
+                return Some(DropReason::HiddenHeader);
+            }
             Upper::At(Header { protocol, offset, fragmented }) => (protocol, offset, fragmented),
             Upper::Elsewhere => (0, 0, true),
             Upper::Hidden if self.checks & GUARDED != 0 => {
@@ -220,7 +233,7 @@ impl Sender {
             && protocol == ICMPV6
             && let Some(message) = neighbour::discovery(bytes, start)
         {
-            if self.looks_for(check_flag::MAC) && !self.names_itself(bytes, at, &message) {
+            if self.looks_for(check_flag::MAC) && !names(bytes, at, message.kind, self.mac) {
                 return Some(DropReason::NeighbourClaim);
             }
             if self.looks_for(check_flag::ADDRESS) && message.sender != source {
@@ -264,28 +277,35 @@ impl Sender {
             _ => None,
         }
     }
-
-    /// True if the MACs that a neighbour message carries are the sender's own.
-    #[inline(always)]
-    fn names_itself(self, bytes: &impl Bytes, at: u32, message: &Message) -> bool {
-        let wanted = if message.kind as u8 == Kind::Claim as u8 { TARGET_MAC } else { SOURCE_MAC };
-        let mut option = at + 24;
-        for _ in 0..OPTIONS {
-            let Some([kind, len, a, b, c, d, e, f]) = bytes.load::<8>(option) else { return true };
-            if kind == wanted {
-                return word([a, b, c, d, e, f]) == word(self.mac);
-            }
-            if len == 0 {
-                return true;
-            }
-            option += u32::from(len) * 8;
-        }
-        true
-    }
 }
+
+/// True unless a neighbour message, which begins at `at`, names another MAC as its sender's in an option.
+/// One with more options than anybody needs may.
+#[inline(always)]
+pub fn names(bytes: &impl Bytes, at: u32, kind: Kind, mac: Mac) -> bool {
+    let wanted = if kind as u8 == Kind::Claim as u8 { TARGET_MAC } else { SOURCE_MAC };
+    let mut option = at + 24;
+    for _ in 0..OPTIONS {
+        let Some([kind, len, a, b, c, d, e, f]) = bytes.load::<8>(option) else { return true };
+        if kind == wanted {
+            return word([a, b, c, d, e, f]) == word(mac);
+        }
+        if len == 0 {
+            return true;
+        }
+        option += u32::from(len) * 8;
+    }
+    bytes.load::<8>(option).is_none()
+}
+
+/// How much of the upper header has to be in a first fragment: the type, or the ports.
+const UPPER_HLEN: u32 = 4;
 
 /// `IPPROTO_IGMP`.
 const IGMP: u8 = 2;
+
+/// What needs to see the upper header of an IPv4 packet.
+const GUARDED4: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER;
 
 /// What needs to see the upper header of an IPv6 packet.
 const GUARDED: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;

@@ -95,13 +95,31 @@ fn ipv6(source: [u8; 16], headers: &[(u8, [u8; 7])], last: u8, body: &[u8]) -> V
         packet.extend(rest);
     }
     packet.extend(body);
+    let length = u16::try_from(packet.len() - 40).unwrap();
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
     ethernet(0x86dd, &packet)
+}
+
+/// A frame with something behind the packet in it.
+fn behind(frame: Vec<u8>, trailer: &[u8]) -> Vec<u8> {
+    [&frame[..], trailer].concat()
 }
 
 /// A neighbour message about an address, with an option that carries a MAC.
 fn neighbour(kind: u8, target: [u8; 16], option: u8, mac: Mac) -> Vec<u8> {
     let mut body = vec![kind, 0, 0, 0, 0x60, 0, 0, 0];
     body.extend(target.iter().chain(&[option, 1]).chain(&mac));
+    body
+}
+
+/// An advertisement of the child's own address at another's MAC, behind four nonces (RFC 3971).
+fn many_options() -> Vec<u8> {
+    let mut body = neighbour(136, own6(), 14, MAC);
+    for _ in 0..3 {
+        body.extend([14, 1, 0, 0, 0, 0, 0, 0]);
+    }
+    body.extend([2, 1]);
+    body.extend(OTHER_MAC);
     body
 }
 
@@ -176,6 +194,11 @@ fn of_ipv6() -> Vec<Case> {
             Some(NeighbourClaim),
         ),
         (
+            "one with another's MAC behind more options than anybody needs",
+            ipv6(own6(), &[], ICMPV6, &many_options()),
+            Some(NeighbourClaim),
+        ),
+        (
             "one behind options",
             ipv6(own6(), &[(60, OPTIONS)], ICMPV6, &advertise(other6(), MAC)),
             Some(HiddenHeader),
@@ -211,6 +234,14 @@ fn of_ipv6() -> Vec<Case> {
         (
             "a fragment without the header",
             ipv6(own6(), &[(44, FIRST), (60, [1, 0, 0, 0, 0, 0, 0])], ICMPV6, &[]),
+            Some(HiddenHeader),
+        ),
+        (
+            "one with a lie behind its end",
+            behind(
+                ipv6(own6(), &[(44, FIRST), (60, [1, 0, 0, 0, 0, 0, 0])], ICMPV6, &[]),
+                &[0, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0],
+            ),
             Some(HiddenHeader),
         ),
         (

@@ -180,7 +180,7 @@ fn limited(skb: *mut __sk_buff) -> Option<Limited> {
 
 /// Drops a frame.
 #[inline(always)]
-fn refuse(skb: *mut __sk_buff, from: u16, reason: DropReason) -> i32 {
+pub(crate) fn refuse(skb: *mut __sk_buff, from: u16, reason: DropReason) -> i32 {
     count_drop(reason, Size::of_skb(skb));
     note(skb, from, reason, true);
     1

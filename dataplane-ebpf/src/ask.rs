@@ -10,7 +10,8 @@ use dataplane_common::{
     decide::Audience,
     frame::Mac,
     neighbour::{Asked, UNSPECIFIED, asked, is_child, is_forged, message, word},
-    packet::Bytes,
+    packet::{Bytes, ETH_P_IPV6, IPV6_HLEN},
+    security::names,
 };
 
 use crate::{
@@ -53,6 +54,13 @@ extern "C" fn maclane_hear(skb: *mut __sk_buff, at: u64) -> i32 {
     let key = NeighbourKey::new(message.sender, at.vlan);
     let owner = Rights.neighbour(&key);
     if is_forged(&message, src, at.port, owner) {
+        return 1;
+    }
+    // What a neighbour message says of a MAC is in its options.
+    if let Some(pinned) = owner.filter(|owner| owner.port == PORT_WIRE)
+        && at.extra == ETH_P_IPV6
+        && !names(&bytes, u32::from(at.offset) + IPV6_HLEN, message.kind, pinned.mac)
+    {
         return 1;
     }
     if at.port == PORT_WIRE {

@@ -27,11 +27,18 @@ mod guard {
         macros::classifier,
         programs::TcContext,
     };
-    use dataplane_common::{Mark, frame::ETH_HLEN, mark::stamp};
+    use dataplane_common::{
+        Mark,
+        abi::port_flag,
+        decide::forbidden,
+        frame::{ETH_HLEN, ETH_P_8021AD, ETH_P_8021Q},
+        mark::stamp,
+    };
 
     use crate::{
-        admit::{admit, maclane_ask_sibling},
+        admit::{SkbBytes, admit, maclane_ask_sibling, refuse},
         count::{self, Size},
+        rights,
     };
 
     /// The port of the child that this instance sits on; set when it is loaded.
@@ -57,6 +64,46 @@ mod guard {
         data + ETH_HLEN <= end && unsafe { *(data as *const u8) } & 1 != 0
     }
 
+    /// True for a frame that the kernel gives to siblings before any other program of ours sees it, and
+    /// that is no plain unicast frame with the child's own MAC.
+    #[inline(always)]
+    fn is_suspect(skb: *mut __sk_buff, from: u16) -> bool {
+        let Some(own) = rights::port(from).filter(|own| own.flags & port_flag::BRIDGE != 0) else {
+            return false;
+        };
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end, tagged) =
+            unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).vlan_present != 0) };
+        if data + ETH_HLEN > end || tagged {
+            return true;
+        }
+        // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+        let head = unsafe { &*(data as *const [u8; ETH_HLEN]) };
+        let [d0, _, _, _, _, _, s0, s1, s2, s3, s4, s5, high, low] = *head;
+        let ethertype = u16::from_be_bytes([high, low]);
+        d0 & 1 != 0
+            || [s0, s1, s2, s3, s4, s5] != own.mac
+            || ethertype == ETH_P_8021Q
+            || ethertype == ETH_P_8021AD
+    }
+
+    /// Refuses a frame that the child may not send, whoever is to get it; not 0 if it was dropped.
+    ///
+    /// A global function, which the verifier looks at once (`Documentation/bpf/verifier.rst`).
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn maclane_forbid(skb: *mut __sk_buff, from: u32) -> i32 {
+        #[allow(clippy::cast_possible_truncation, reason = "a port")]
+        let from = from as u16;
+        // What is too short to be read the parent's program drops.
+        let Some((frame, _)) = SkbBytes(skb).frame() else { return 0 };
+        let Some(own) = rights::port(from) else { return 0 };
+        match forbidden(&frame, &own) {
+            Some(reason) => refuse(skb, from, reason),
+            None => 0,
+        }
+    }
+
     /// TC egress of a macvlan child: proves which child sent a frame, and lets through what it may
     /// send.
     ///
@@ -71,6 +118,9 @@ mod guard {
         let skb = ctx.skb.skb;
         count::rx(port, Size::of_skb(skb));
         if !admit(skb, port) {
+            return END;
+        }
+        if is_suspect(skb, port) && maclane_forbid(skb, port.into()) != 0 {
             return END;
         }
         if is_multicast(skb) {

@@ -135,6 +135,15 @@ impl Frame {
         self
     }
 
+    /// The same frame with a trailer behind its payload: nobody but a tap looks at it.
+    #[must_use]
+    pub fn trailer(mut self, token: &str) -> Self {
+        // Behind what Ethernet pads, which is not part of a packet either.
+        self.payload.resize(self.payload.len().max(46), 0);
+        self.payload.extend(token.bytes());
+        self
+    }
+
     /// The VLAN of its outer tag; 0 if it has none.
     #[must_use]
     pub fn vlan_id(&self) -> u16 {
@@ -192,7 +201,7 @@ fn read_u16(bytes: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// The one's complement sum of RFC 1071, over an even number of bytes.
-fn internet_checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {

@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod docker;
 pub mod failpoints;
 pub mod footprint;
+pub mod forge;
 pub mod frames;
 pub mod http;
 pub mod interrupt;

@@ -85,7 +85,16 @@ impl Tap {
             let (data, to) = (bytes.as_ptr().cast(), (&raw const to).cast());
             libc::sendto(fd, data, bytes.len(), 0, to, SOCKADDR_LEN)
         };
-        assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        let done = sent >= 0 || error.raw_os_error() == Some(libc::ENOBUFS);
+        assert!(done, "cannot send: {error}");
+    }
+
+    /// What it sends has this mark from now on (`SO_MARK`).
+    #[track_caller]
+    pub fn mark(&self, mark: u32) {
+        let set = set(&self.socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed());
+        set.expect("a socket of root's can be marked");
     }
 
     /// Sends bytes as they are.

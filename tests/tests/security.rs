@@ -1,0 +1,21 @@
+//! Port security against children that attack: raw frames from inside their namespaces, taps
+//! everywhere else, and life as it has to go on beside them.
+
+#[path = "security/addresses.rs"]
+mod addresses;
+#[path = "security/attacks.rs"]
+mod attacks;
+#[path = "security/attacks_v6.rs"]
+mod attacks_v6;
+#[path = "security/floods.rs"]
+mod floods;
+#[path = "security/identity.rs"]
+mod identity;
+#[path = "security/life.rs"]
+mod life;
+#[path = "security/pinned.rs"]
+mod pinned;
+#[path = "security/site.rs"]
+mod site;
+#[path = "security/table.rs"]
+mod table;

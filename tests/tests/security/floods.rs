@@ -1,0 +1,116 @@
+//! Children that send too much, from too many MACs, or with too many addresses.
+
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
+
+use tests::{
+    forge::solicitation,
+    frames::{Frame, token},
+    mac::Mac,
+    patience, slowness,
+    tap::Tap,
+    traffic::Ping,
+};
+
+use crate::site::{A_WHILE, Attacker, Site, settle};
+
+#[test]
+fn a_flood_of_macs_reaches_nobody_and_each_frame_is_counted() {
+    const MACS: u32 = 1000;
+    for &attacker in Attacker::all() {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        // The guard against storms is another one.
+        site.set("--storm broadcast=0");
+        let (token, before) = (token(), site.counts());
+        for number in 0..MACS {
+            let to = if number % 2 == 0 { Mac::BROADCAST } else { site.lan.router.mac };
+            site.evil.tap.send(&Frame::new(Mac::local(number), to, &token));
+        }
+        site.counted("a flood", &before, &[("source_mac", (u64::from(MACS), 0))]);
+        for (who, frames) in site.heard() {
+            let got = frames.iter().filter(|frame| frame.carries(&token)).count();
+            assert_eq!(got, 0, "{attacker:?}: {who} hears a flood of MACs");
+        }
+    }
+}
+
+#[test]
+fn a_child_gets_no_more_addresses_than_it_may_have() {
+    for &attacker in Attacker::all() {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        // Its link-local address is one that it has taken by itself already.
+        site.set("--max-addresses 3");
+        let ip = |last| Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0xa0 + last);
+        let mut tokens = Vec::new();
+        for number in 1..=3_u16 {
+            let (token, before) = (token(), site.counts());
+            let probe = solicitation(Ipv6Addr::UNSPECIFIED, ip(number), None);
+            site.evil.send(&probe.multicast(site.evil.mac), &token);
+            let refused: &[_] = if number == 3 { &[("address_limit", (1, 0))] } else { &[] };
+            site.counted(&format!("{attacker:?}: address {number}"), &before, refused);
+            tokens.push(token);
+        }
+        let heard = site.heard();
+        let by_wire = |token: &String| heard[0].1.iter().any(|frame| frame.carries(token));
+        let got: Vec<_> = tokens.iter().map(by_wire).collect();
+        assert_eq!(got, [true, true, false], "{attacker:?}: probes on the wire");
+    }
+}
+
+/// Broadcasts per second where nobody says otherwise, and in one window of 2²⁷ ns.
+const LIMIT: f64 = 1000.0;
+const BURST: f64 = 133.0;
+
+#[test]
+fn a_storm_of_one_child_is_held_to_its_limit_and_disturbs_nobody() {
+    let frames = 20_000 / slowness();
+    for &attacker in Attacker::all() {
+        let site = Site::new(attacker);
+        settle(&site.victim.ns);
+        // On the wire one interface hears each frame once.
+        let wire = Tap::open(&site.lan.wire, &site.lan.hosts[0].port);
+        let ping = Ping::start(&site.victim.ns, site.lan.router.ip, Duration::from_millis(2));
+        let (token, before) = (token(), site.counts());
+        let frame = Frame::new(site.evil.mac, Mac::BROADCAST, &token);
+        let began = Instant::now();
+        for _ in 0..frames {
+            site.evil.tap.send(&frame);
+        }
+        let time = began.elapsed().as_secs_f64();
+        let result = ping.stop();
+        let on_wire = wire.with_token(&token, A_WHILE).len();
+        let at_victim = site.victim.tap.with_token(&token, Duration::ZERO).len();
+        let most = LIMIT * time + 2.0 * BURST;
+        let what = format!("{attacker:?}: {on_wire} of {frames} in {time:.2} s");
+        assert!(on_wire > 0 && (on_wire as f64) < most, "{what}: on the wire, at most {most:.0}");
+        assert_eq!(at_victim, on_wire, "{what}: at the victim");
+        let storm = u64::from(frames) - u64::try_from(on_wire).expect("a count");
+        site.counted(&what, &before, &[("storm", (storm, 0))]);
+        assert!(result.is_clean(), "{what}: {result:?}");
+    }
+}
+
+#[test]
+fn a_storm_ends_when_the_child_does_and_others_may_send_meanwhile() {
+    let site = Site::new(Attacker::Veth);
+    site.set("--storm broadcast=10");
+    let (own, others) = (token(), token());
+    for _ in 0..100 {
+        site.evil.tap.send(&Frame::new(site.evil.mac, Mac::BROADCAST, &own));
+    }
+    for _ in 0..20 {
+        site.sibling.tap.send(&Frame::new(site.sibling.mac, Mac::BROADCAST, &others));
+    }
+    let got = site.victim.tap.collect(A_WHILE);
+    let of = |token: &str| got.iter().filter(|frame| frame.carries(token)).count();
+    assert!((1..=4).contains(&of(&own)), "{} of the storm", of(&own));
+    assert_eq!(of(&others), 20, "the limit is one child's");
+    std::thread::sleep(patience(A_WHILE));
+    let later = token();
+    site.evil.tap.send(&Frame::new(site.evil.mac, Mac::BROADCAST, &later));
+    assert_eq!(site.victim.tap.with_token(&later, A_WHILE).len(), 1, "after the storm");
+}
