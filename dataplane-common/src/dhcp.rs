@@ -27,7 +27,7 @@ const PAD: u8 = 0;
 const LAST: u8 = 255;
 
 /// How many options are looked at. Servers put the type of a message first, or among the first.
-const OPTIONS: u32 = 16;
+const OPTIONS: u32 = 8;
 
 /// What a server has given to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ mod tests {
             ("an offer", message(2, &[]), None),
             ("a refusal", message(6, &[]), None),
             ("the end comes first", message(ACK, &[LAST, 0, 0]), None),
-            ("too many options", message(ACK, &[0; 16]), None),
+            ("too many options", message(ACK, &[0; 8]), None),
             ("a client's", changed(0, 1), None),
             ("of another hardware", changed(1, 6), None),
             ("of another cookie", changed(236, 0), None),
