@@ -1,6 +1,10 @@
 //! What is inside a frame: where its payload begins, and how IPv6's chain of headers ends.
 
-use crate::frame::{ETH_HLEN, Head, VLAN_HLEN, is_tag};
+use crate::{
+    abi::Address,
+    frame::{ETH_HLEN, Head, VLAN_HLEN, is_tag},
+    security::is_heard,
+};
 
 /// `ETH_P_IP` (`include/uapi/linux/if_ether.h`).
 pub const ETH_P_IPV4: u16 = 0x0800;
@@ -29,6 +33,12 @@ pub trait Bytes {
     #[inline(always)]
     fn step(&self, header: Header) -> Step {
         step(self, header)
+    }
+
+    /// [`is_heard`], likewise.
+    #[inline(always)]
+    fn is_heard(&self, start: u32, target: Address) -> bool {
+        is_heard(self, start, target)
     }
 }
 

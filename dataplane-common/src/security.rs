@@ -7,7 +7,7 @@ use crate::{
     abi::{Address, address, check_flag},
     dhcp,
     frame::Mac,
-    neighbour::{self, Kind, Message, Right, UNSPECIFIED, mapped_address, word},
+    neighbour::{self, Kind, Message, Right, UNSPECIFIED, halves, mapped_address, word},
     packet::{
         Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, IPV6_HLEN, Payload, UDP, Upper,
         upper,
@@ -244,6 +244,13 @@ impl Sender {
                     return Some(DropReason::SourceIp);
                 }
             }
+            // Whoever has the address could not object to what it does not hear.
+            if self.looks_for(check_flag::ADDRESS)
+                && message.kind as u8 == Kind::Probe as u8
+                && !bytes.is_heard(start, message.target)
+            {
+                return Some(DropReason::NeighbourClaim);
+            }
             return self.says(&message, account);
         }
         if source == UNSPECIFIED && protocol == ICMPV6 {
@@ -297,6 +304,45 @@ pub fn names(bytes: &impl Bytes, at: u32, kind: Kind, mac: Mac) -> bool {
     }
     bytes.load::<8>(option).is_none()
 }
+
+/// True for a probe, in the packet that begins at `start`, that whoever has its target hears and takes
+/// for one (RFC 4861, section 7.1.1).
+#[inline(always)]
+pub fn is_heard(bytes: &(impl Bytes + ?Sized), start: u32, target: Address) -> bool {
+    let [.., x, y, z] = halves(target).1.to_ne_bytes();
+    let to = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z];
+    if bytes.load::<6>(0).map(word) != Some(word([0x33, 0x33, 0xff, x, y, z]))
+        || bytes.load::<16>(start + 24).map(address) != Some(address(to))
+        || bytes.load::<1>(start).is_none_or(|[version]| version >> 4 != 6)
+    {
+        return false;
+    }
+    let Some(length) = bytes.load::<2>(start + 4).map(u16::from_be_bytes) else { return false };
+    let names_mac = || bytes.load::<1>(start + IPV6_HLEN + 24) == Some([SOURCE_MAC]);
+    match length {
+        PROBE_LEN => {}
+        // No address may not have a MAC.
+        PROBE_WITH_NONCE_LEN if !names_mac() => {}
+        _ => return false,
+    }
+    // The pseudo-header (RFC 8200, section 8.1) is the two addresses, the length and the protocol.
+    let words = (32 + length) / 2;
+    let mut sum = u32::from(length) + ICMPV6 as u32;
+    for at in 0..(32 + PROBE_WITH_NONCE_LEN) / 2 {
+        if at < words {
+            let Some(pair) = bytes.load::<2>(start + 8 + u32::from(at) * 2) else { return false };
+            sum += u32::from(u16::from_be_bytes(pair));
+        }
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
+/// Bytes of a solicitation without options.
+const PROBE_LEN: u16 = 24;
+
+/// Bytes of one with a nonce (RFC 7527).
+const PROBE_WITH_NONCE_LEN: u16 = 32;
 
 /// How much of the upper header has to be in a first fragment: the type, or the ports.
 const UPPER_HLEN: u32 = 4;

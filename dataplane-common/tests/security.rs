@@ -112,6 +112,30 @@ fn neighbour(kind: u8, target: [u8; 16], option: u8, mac: Mac) -> Vec<u8> {
     body
 }
 
+/// Who has [`other6`]? As those hear it who may have it, but for a change.
+fn probe(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    probe_of(&neighbour(135, other6(), 14, MAC)[..24], change)
+}
+
+/// The same with an option, and the right checksum.
+fn probe_with(option: u8) -> Vec<u8> {
+    probe_of(&neighbour(135, other6(), option, MAC), |_| {})
+}
+
+fn probe_of(body: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut frame = ipv6([0; 16], &[], ICMPV6, body);
+    let [.., x, y, z] = other6();
+    frame[..6].copy_from_slice(&[0x33, 0x33, 0xff, x, y, z]);
+    frame[38..54].copy_from_slice(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
+    let words = frame[22..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum = words.sum::<u32>() + u32::try_from(body.len()).unwrap() + u32::from(ICMPV6);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    frame[56..58].copy_from_slice(&(!sum).to_be_bytes());
+    change(&mut frame);
+    frame
+}
+
 /// An advertisement of the child's own address at another's MAC, behind four nonces (RFC 3971).
 fn many_options() -> Vec<u8> {
     let mut body = neighbour(136, own6(), 14, MAC);
@@ -180,7 +204,14 @@ fn of_ipv6() -> Vec<Case> {
             ipv6(other6(), &[], ICMPV6, &solicit(MAC)),
             Some(NeighbourClaim),
         ),
-        ("a probe", ipv6(none, &[], ICMPV6, &solicit(MAC)), None),
+        ("a probe", probe(|_| {}), None),
+        ("a probe that names a MAC", probe_with(1), Some(NeighbourClaim)),
+        ("a probe with a nonce", probe_with(14), None),
+        ("a probe to nobody", probe(|frame| frame[0] = 2), Some(NeighbourClaim)),
+        ("a probe to others", probe(|frame| frame[5] ^= 1), Some(NeighbourClaim)),
+        ("a probe to another group", probe(|frame| frame[53] ^= 1), Some(NeighbourClaim)),
+        ("a probe with a wrong checksum", probe(|frame| frame[56] ^= 1), Some(NeighbourClaim)),
+        ("a probe that is cut off", probe(|frame| frame[19] -= 8), Some(NeighbourClaim)),
         ("an advertisement", ipv6(own6(), &[], ICMPV6, &advertise(own6(), MAC)), None),
         (
             "one for another",
@@ -306,7 +337,7 @@ fn each_reason_of_port_security_has_a_case() {
 #[test]
 fn a_child_with_as_many_addresses_as_it_may_have_gets_no_more() {
     let book = Book { full: true, checked: true, asked: RefCell::default() };
-    let frame = ipv6([0; 16], &[], ICMPV6, &neighbour(135, other6(), 1, MAC));
+    let frame = probe(|_| {});
     let payload = Payload::of(&head_of(&frame).unwrap());
     let found = Sender { mac: MAC, checks: ALL }.inspect(&frame.as_slice(), payload, &book);
     assert_eq!(found, Some(DropReason::AddressLimit));

@@ -12,11 +12,12 @@ use dataplane_common::{
     abi::{
         Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, local_flag, port_flag,
     },
+    decide::forbidden,
     dhcp,
     frame::{HEAD_LEN, Head, Mac, OffloadedTag},
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
-    security::{Account, Sender, Use, settle},
+    security::{Account, Sender, Use, is_heard, settle},
 };
 
 use crate::{
@@ -49,6 +50,20 @@ impl Bytes for SkbBytes {
     fn step(&self, header: Header) -> Step {
         Step::unpack(maclane_step(self.0, Step::Next(header).pack()))
     }
+
+    #[inline(always)]
+    fn is_heard(&self, start: u32, target: Address) -> bool {
+        let (first, last) = halves(target);
+        maclane_is_heard(self.0, start, first, last) != 0
+    }
+}
+
+/// [`is_heard`], for the target of two halves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_is_heard(skb: *mut __sk_buff, start: u32, first: u64, last: u64) -> u32 {
+    // Of these bytes, not of those that come here.
+    is_heard(&SkbBytes(skb), start, join(first, last)).into()
 }
 
 /// [`step`], for the header that is next in `at`.
@@ -223,6 +238,10 @@ extern "C" fn maclane_inspect(skb: *mut __sk_buff, from: u32) -> u32 {
     let from = from as u16;
     let Some(at) = place(skb, from) else { return 0 };
     let Some(policy) = policy(from) else { return 0 };
+    // It will be dropped: nobody hears it, and nothing is learned from it.
+    if maclane_forbidden(skb, from.into()) != 0 {
+        return 0;
+    }
     let always = policy.checks & ALWAYS != 0;
     let messages = always || policy.checks & MESSAGES != 0;
     match at.extra {
@@ -231,6 +250,17 @@ extern "C" fn maclane_inspect(skb: *mut __sk_buff, from: u32) -> u32 {
         ETH_P_IPV4 if always => maclane_ipv4(skb, at.pack()),
         _ => 0,
     }
+}
+
+/// Not 0 for a frame that a child may not send, whoever is to get it: one more than the reason. What is
+/// too short to be read is left to who decides.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn maclane_forbidden(skb: *mut __sk_buff, from: u32) -> u32 {
+    let Some((frame, _)) = SkbBytes(skb).frame() else { return 0 };
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let Some(own) = port(from as u16) else { return 0 };
+    answer(forbidden(&frame, &own))
 }
 
 /// What is looked at, and who keeps account.
@@ -305,27 +335,26 @@ extern "C" fn maclane_uses(first: u64, last: u64, place: u64) -> u32 {
     use_ as u32
 }
 
-/// Sends a question of a child in bridge mode to the one sibling that can answer it: the kernel gives
-/// a broadcast of such a child to all of them before any other program of ours sees it.
+/// Sends a question of a child in bridge mode to the one station that can answer it: the kernel gives a
+/// broadcast of such a child to all siblings in that mode before any other program of ours sees it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn maclane_ask_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
     let Some(at) = place(skb, from) else { return 0 };
-    let Some(own) = port(from).filter(|own| own.flags & port_flag::BRIDGE != 0) else { return 0 };
+    if port(from).is_none_or(|own| own.flags & port_flag::BRIDGE == 0) {
+        return 0;
+    }
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else { return 0 };
     if message.kind as u8 == Kind::Claim as u8 {
         return 0;
     }
     let key = NeighbourKey::new(message.target, at.vlan);
     let Some(owner) = owner(&key, now(), &Rights) else { return 0 };
-    if !is_child(owner.port) || owner.port == from {
-        return 0;
-    }
-    let Some(sibling) = port(owner.port) else { return 0 };
-    let floods = policy(owner.port).is_some_and(|p| p.checks & check_flag::ARP_FLOOD != 0);
-    if own.flags & sibling.flags & port_flag::BRIDGE != 0 && !floods {
+    let floods = is_child(owner.port)
+        && policy(owner.port).is_some_and(|p| p.checks & check_flag::ARP_FLOOD != 0);
+    if owner.port != from && !floods {
         // SAFETY: the address holds the six bytes.
         unsafe { bpf_skb_store_bytes(skb, 0, owner.mac.as_ptr().cast(), 6, 0) };
     }

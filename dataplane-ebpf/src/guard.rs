@@ -28,15 +28,14 @@ mod guard {
         programs::TcContext,
     };
     use dataplane_common::{
-        Mark,
+        DropReason, Mark,
         abi::port_flag,
-        decide::forbidden,
         frame::{ETH_HLEN, ETH_P_8021AD, ETH_P_8021Q},
         mark::stamp,
     };
 
     use crate::{
-        admit::{SkbBytes, admit, maclane_ask_sibling, refuse},
+        admit::{admit, maclane_ask_sibling, maclane_forbidden, refuse},
         count::{self, Size},
         rights,
     };
@@ -87,21 +86,13 @@ mod guard {
             || ethertype == ETH_P_8021AD
     }
 
-    /// Refuses a frame that the child may not send, whoever is to get it; not 0 if it was dropped.
-    ///
-    /// A global function, which the verifier looks at once (`Documentation/bpf/verifier.rst`).
-    #[unsafe(no_mangle)]
-    #[inline(never)]
-    extern "C" fn maclane_forbid(skb: *mut __sk_buff, from: u32) -> i32 {
-        #[allow(clippy::cast_possible_truncation, reason = "a port")]
-        let from = from as u16;
-        // What is too short to be read the parent's program drops.
-        let Some((frame, _)) = SkbBytes(skb).frame() else { return 0 };
-        let Some(own) = rights::port(from) else { return 0 };
-        match forbidden(&frame, &own) {
-            Some(reason) => refuse(skb, from, reason),
-            None => 0,
-        }
+    /// Refuses a frame that the child may not send, whoever is to get it; true if it was dropped.
+    #[inline(always)]
+    fn forbid(skb: *mut __sk_buff, from: u16) -> bool {
+        let found = maclane_forbidden(skb, from.into());
+        #[allow(clippy::cast_possible_truncation, reason = "a reason")]
+        let reason = DropReason::from_raw(found.wrapping_sub(1) as u8);
+        found != 0 && refuse(skb, from, reason) != 0
     }
 
     /// TC egress of a macvlan child: proves which child sent a frame, and lets through what it may
@@ -120,7 +111,7 @@ mod guard {
         if !admit(skb, port) {
             return END;
         }
-        if is_suspect(skb, port) && maclane_forbid(skb, port.into()) != 0 {
+        if is_suspect(skb, port) && forbid(skb, port) {
             return END;
         }
         if is_multicast(skb) {

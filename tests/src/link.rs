@@ -1,5 +1,7 @@
 //! Interfaces of a namespace, made and changed by hand as an administrator would.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::{mac::Mac, netns::Netns};
@@ -30,6 +32,13 @@ impl Netns {
             "link add {ifname} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
         ));
         self.up(ifname);
+        // Where `br_netfilter` is loaded, a bridge takes IP packets apart, and cuts off what is behind.
+        for family in ["ip", "ip6"] {
+            let key = format!("net/bridge/bridge-nf-call-{family}tables");
+            if Path::new("/proc/sys").join(&key).exists() {
+                self.sysctl(&key, "0");
+            }
+        }
     }
 
     /// Makes an interface a port of a bridge.

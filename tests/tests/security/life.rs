@@ -152,23 +152,36 @@ fn an_ipv6_address_of_another_station_cannot_be_had_by_asking() {
         let mut elsewhere = probe.clone();
         elsewhere.to = forge::solicited_node("fd00:50::beef".parse().expect("an address"));
         let nobody = tests::mac::Mac::local(7);
+        let heard = probe.multicast(site.evil.mac);
+        // What is counted of each, beside the claim that comes after it.
         let probes = [
-            ("everybody hears it", probe.multicast(site.evil.mac)),
-            ("nobody gets it", probe.frame(site.evil.mac, nobody)),
-            ("its checksum is wrong", unheard.multicast(site.evil.mac)),
-            ("it is for another group", elsewhere.multicast(site.evil.mac)),
-            ("it is for another group, in the right frame", {
-                elsewhere.frame(site.evil.mac, probe.multicast(site.evil.mac).destination)
-            }),
+            ("everybody hears it", heard.clone(), ""),
+            ("nobody gets it", probe.frame(site.evil.mac, nobody), "neighbour_claim"),
+            ("its checksum is wrong", unheard.multicast(site.evil.mac), "neighbour_claim"),
+            ("it is for another group", elsewhere.multicast(site.evil.mac), "neighbour_claim"),
+            (
+                "it is for another group, in the right frame",
+                elsewhere.frame(site.evil.mac, heard.destination),
+                "neighbour_claim",
+            ),
+            ("it is in another VLAN", heard.clone().vlan(20), "vlan_not_allowed"),
+            ("it has two tags", heard.clone().vlan(0).vlan(0), "stacked_tags"),
+            ("it is another's", probe.multicast(nobody), "source_mac"),
         ];
-        for (name, frame) in probes {
+        for (name, frame, reason) in probes {
             let before = site.counts();
             site.evil.tap.send(&frame);
             thread::sleep(patience(Duration::from_millis(700)));
             let claim = advertisement(gateway, ALL_NODES, gateway, site.evil.mac);
             site.evil.tap.send(&claim.multicast(site.evil.mac));
             let what = format!("{attacker:?}: {name}");
-            site.counted(&what, &before, &[("neighbour_claim", (1, 0))]);
+            let both = [("neighbour_claim", (1, 0)), (reason, (1, 0))];
+            let expected: &[_] = match reason {
+                "" => &both[..1],
+                "neighbour_claim" => &[("neighbour_claim", (2, 0))],
+                _ => &both,
+            };
+            site.counted(&what, &before, expected);
         }
     }
 }
