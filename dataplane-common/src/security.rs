@@ -326,12 +326,15 @@ pub fn is_heard(bytes: &(impl Bytes + ?Sized), start: u32, target: Address) -> b
         _ => return false,
     }
     // The pseudo-header (RFC 8200, section 8.1) is the two addresses, the length and the protocol.
-    let words = (32 + length) / 2;
-    let mut sum = u32::from(length) + ICMPV6 as u32;
-    for at in 0..(32 + PROBE_WITH_NONCE_LEN) / 2 {
-        if at < words {
-            let Some(pair) = bytes.load::<2>(start + 8 + u32::from(at) * 2) else { return false };
-            sum += u32::from(u16::from_be_bytes(pair));
+    let eights = (32 + u32::from(length)) / 8;
+    let mut sum = u32::from(length) + u32::from(ICMPV6);
+    for eight in 0..(32 + u32::from(PROBE_WITH_NONCE_LEN)) / 8 {
+        if eight < eights {
+            let Some([a, b, c, d, e, f, g, h]) = bytes.load::<8>(start + 8 + eight * 8) else {
+                return false;
+            };
+            let word = |high, low| u32::from(u16::from_be_bytes([high, low]));
+            sum += word(a, b) + word(c, d) + word(e, f) + word(g, h);
         }
     }
     sum = (sum & 0xffff) + (sum >> 16);
