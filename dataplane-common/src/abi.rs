@@ -516,8 +516,9 @@ pub const WINDOW_SHIFT: u32 = 27;
 #[inline(always)]
 pub const fn frames_in_window(rate: u32) -> u32 {
     // 2^27 ns are 0.134 s, 137/1024.
-    let frames = (rate as u64 * 137 >> 10) as u32;
-    if frames == 0 { 1 } else { frames }
+    let frames = (rate as u64 * 137) >> 10;
+    #[allow(clippy::cast_possible_truncation, reason = "fewer than the rate")]
+    if frames == 0 { 1 } else { frames as u32 }
 }
 
 /// Key of `maclane_offend`.

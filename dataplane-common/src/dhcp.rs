@@ -2,7 +2,7 @@
 
 use crate::{frame::Mac, packet::Bytes};
 
-/// The port of a DHCPv4 server (RFC 2131, section 4.1).
+/// The port of a `DHCPv4` server (RFC 2131, section 4.1).
 pub const SERVER_PORT: u16 = 67;
 
 /// `op` of a message from a server (RFC 2131, section 2).

@@ -1,5 +1,6 @@
 //! Frames about who has an address: ARP (RFC 826, RFC 5227) and neighbour discovery (RFC 4861), and
 //! whom they are for.
+#![allow(clippy::many_single_char_names, reason = "the bytes of addresses")]
 
 use crate::{
     abi::{
@@ -191,6 +192,7 @@ impl Asked {
     /// What a word says that [`Self::pack`] gave.
     #[must_use]
     #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "the lowest byte")]
     pub const fn unpack(word: u64) -> Self {
         if word & Self::AUDIENCE != 0 {
             return Self::Audience(Audience::from_raw(word as u8));

@@ -61,6 +61,7 @@ impl Payload {
     /// The payload of a frame that has at most one tag in its bytes.
     #[must_use]
     #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "14 or 18")]
     pub const fn of(head: &Head) -> Self {
         let (outer, inner) = (u16::from_be(head[6]), u16::from_be(head[8]));
         if is_tag(outer) {
@@ -203,6 +204,9 @@ mod tests {
         (headers.first().map_or(last, |header| header.0), bytes)
     }
 
+    /// A chain of headers, and where it ends.
+    type Case<'a> = (&'a str, &'a [(u8, &'a [u8])], Upper);
+
     #[test]
     fn the_chain_is_walked_to_its_end() {
         const OPTIONS: &[u8] = &[0, 0, 0, 0, 0, 0, 0];
@@ -211,7 +215,6 @@ mod tests {
         const FIRST: &[u8] = &[0, 0, 1, 0, 0, 0, 7];
         const SECOND: &[u8] = &[0, 0, 9, 0, 0, 0, 7];
         let at = |offset, fragmented| Upper::At(Header { protocol: ICMPV6, offset, fragmented });
-        type Case<'a> = (&'a str, &'a [(u8, &'a [u8])], Upper);
         let cases: &[Case<'_>] = &[
             ("nothing before it", &[], at(40, false)),
             ("hop-by-hop", &[(0, OPTIONS)], at(48, false)),

@@ -2,6 +2,7 @@
 //!
 //! What cannot be read is not let through, where the port is not trusted for it: a header that is cut
 //! off, or fragmented away, may be any (RFC 7113, section 3).
+#![allow(clippy::many_single_char_names, reason = "the bytes of addresses")]
 
 use crate::{
     abi::{Address, address, check_flag},
@@ -15,7 +16,7 @@ use crate::{
     verdict::DropReason,
 };
 
-/// The port of a DHCPv6 server or relay (RFC 8415, section 7.2).
+/// The port of a `DHCPv6` server or relay (RFC 8415, section 7.2).
 const DHCP6_SERVER: u16 = 547;
 
 /// A router advertisement (RFC 4861, section 4.2).
@@ -147,12 +148,12 @@ impl Sender {
         if self.looks_for(check_flag::MAC) && word(message.mac) != word(self.mac) {
             return Some(DropReason::NeighbourClaim);
         }
-        self.says(&message, account)
+        Self::says(&message, account)
     }
 
     /// A message about an address, whose MACs are right.
     #[inline(always)]
-    fn says(self, message: &Message, account: &impl Account) -> Option<DropReason> {
+    fn says(message: &Message, account: &impl Account) -> Option<DropReason> {
         let asks = message.kind as u8 == Kind::Probe as u8;
         let ip = if asks { message.target } else { message.sender };
         Self::judge(account.uses(ip, asks), DropReason::NeighbourClaim)
@@ -176,7 +177,7 @@ impl Sender {
             return self.hidden(GUARDED4);
         };
         let source = [header[12], header[13], header[14], header[15]];
-        let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+        let first = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_OFFSET == 0;
         let mut from_client = false;
         if header[9] == UDP && first {
             let at = offset + (u32::from(header[0]) & 0xf) * 4;
@@ -219,11 +220,10 @@ impl Sender {
                 return Some(DropReason::HiddenHeader);
             }
             Upper::At(Header { protocol, offset, fragmented }) => (protocol, offset, fragmented),
-            Upper::Elsewhere => (0, 0, true),
             Upper::Hidden if self.checks & GUARDED != 0 => {
                 return Some(DropReason::HiddenHeader);
             }
-            Upper::Hidden => (0, 0, true),
+            Upper::Elsewhere | Upper::Hidden => (0, 0, true),
         };
         let plain = at == start + IPV6_HLEN && !fragmented;
         if let Some(reason) = self.upper(bytes, protocol, at, plain) {
@@ -251,7 +251,7 @@ impl Sender {
             {
                 return Some(DropReason::NeighbourClaim);
             }
-            return self.says(&message, account);
+            return Self::says(&message, account);
         }
         if source == UNSPECIFIED && protocol == ICMPV6 {
             // Reports of groups, before there is an address (RFC 3590); router solicitations.
@@ -351,6 +351,9 @@ const PROBE_WITH_NONCE_LEN: u16 = 32;
 
 /// How much of the upper header has to be in a first fragment: the type, or the ports.
 const UPPER_HLEN: u32 = 4;
+
+/// The place of a fragment (RFC 791, section 3.1).
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// `IPPROTO_IGMP`.
 const IGMP: u8 = 2;

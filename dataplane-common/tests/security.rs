@@ -101,8 +101,8 @@ fn ipv6(source: [u8; 16], headers: &[(u8, [u8; 7])], last: u8, body: &[u8]) -> V
 }
 
 /// A frame with something behind the packet in it.
-fn behind(frame: Vec<u8>, trailer: &[u8]) -> Vec<u8> {
-    [&frame[..], trailer].concat()
+fn behind(frame: &[u8], trailer: &[u8]) -> Vec<u8> {
+    [frame, trailer].concat()
 }
 
 /// A neighbour message about an address, with an option that carries a MAC.
@@ -182,6 +182,7 @@ fn of_ipv4() -> Vec<Case> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_ipv6() -> Vec<Case> {
     use DropReason::{DhcpServer, HiddenHeader, NeighbourClaim, Router, SourceIp};
     let advertise = |target, mac| neighbour(136, target, 2, mac);
@@ -270,7 +271,7 @@ fn of_ipv6() -> Vec<Case> {
         (
             "one with a lie behind its end",
             behind(
-                ipv6(own6(), &[(44, FIRST), (60, [1, 0, 0, 0, 0, 0, 0])], ICMPV6, &[]),
+                &ipv6(own6(), &[(44, FIRST), (60, [1, 0, 0, 0, 0, 0, 0])], ICMPV6, &[]),
                 &[0, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0],
             ),
             Some(HiddenHeader),

@@ -63,7 +63,7 @@ impl Observed {
     /// What was noted of each pair of a port and a reason.
     pub(super) fn offences(&self) -> Result<BTreeMap<OffenceKey, Offence>> {
         let mut offences = BTreeMap::new();
-        for entry in self.offences.iter() {
+        for entry in &self.offences {
             let (key, cpus) = entry?;
             offences.insert(key, cpus.iter().fold(Offence::default(), add));
         }

@@ -130,7 +130,6 @@ impl State {
                 .collect(),
             pinned: self.pinned(iface),
             wire: rights::of_wire(&parent.record.value.spec),
-            ..Topology::default()
         })
     }
 

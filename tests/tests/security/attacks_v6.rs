@@ -164,7 +164,7 @@ fn hidden(site: &Site) -> Vec<Attack> {
     ]
 }
 
-/// A DHCPv6 server.
+/// A `DHCPv6` server.
 fn dhcp(site: &Site) -> Vec<Attack> {
     let evil = &site.evil;
     // An advertisement (RFC 8415, section 7.3).

@@ -90,6 +90,7 @@ impl Station {
     }
 
     /// The address that follows from its MAC.
+    #[allow(clippy::many_single_char_names, reason = "the bytes of a MAC")]
     pub(crate) fn link_local(&self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.mac.0;
         let word = |high, low| u16::from_be_bytes([high, low]);
