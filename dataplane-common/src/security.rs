@@ -278,7 +278,9 @@ impl Sender {
                 Some(DropReason::Router)
             }
             // Nobody fragments them (RFC 6980, section 5), or puts anything before them.
-            SOLICITATION | ADVERTISEMENT if !plain && self.looks_for(check_flag::ADDRESS) => {
+            SOLICITATION | ADVERTISEMENT
+                if !plain && self.looks_for(check_flag::ADDRESS | check_flag::MAC) =>
+            {
                 Some(DropReason::HiddenHeader)
             }
             _ => None,
@@ -354,4 +356,5 @@ const IGMP: u8 = 2;
 const GUARDED4: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER;
 
 /// What needs to see the upper header of an IPv6 packet.
-const GUARDED: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
+const GUARDED: u16 =
+    check_flag::ADDRESS | check_flag::MAC | check_flag::DHCP_SERVER | check_flag::ROUTER;
