@@ -19,7 +19,7 @@ use crate::{
     maps::Maps,
     offence::tell,
     place::Place,
-    rights::{Rights, forget_tentative, is_within, now, port},
+    rights::{Rights, forget, is_within, now, port},
 };
 
 /// Everybody whom its destination says.
@@ -104,6 +104,6 @@ fn watch(key: &NeighbourKey, owner: Option<Neighbour>, mac: Mac) {
             tell(kind, Claim { event: Event { kind, vlan: key.vlan, mac }, ip: key.ip });
         }
         Some(_) => {}
-        None => forget_tentative(key, now()),
+        None => forget(key, now()),
     }
 }

@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use dataplane_common::abi::{
     ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
-    NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, frames_in_window,
+    NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, address, check_flag,
+    frames_in_window,
 };
 
 const PORT_ENTRIES: usize = PORTS as usize;
@@ -164,13 +165,18 @@ pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64)
     LEARNED_TABLE.insert(key, learned, 0).is_ok()
 }
 
-/// Forgets an address that somebody else has said to have before the child that asked for it could
-/// believe it to be its own.
+/// Forgets an address that somebody on the wire has said to have: one that a child has asked for and that
+/// it could not believe to be its own yet, and one that may be another's at any time, because nobody keeps
+/// the child to it or because it shares it.
 #[inline(always)]
 #[allow(dead_code, reason = "a guard does not see what others say")]
-pub(crate) fn forget_tentative(key: &NeighbourKey, now: u64) {
+pub(crate) fn forget(key: &NeighbourKey, now: u64) {
     let Some(learned) = Rights.learned(key) else { return };
-    if now - learned.since < dataplane_common::neighbour::TENTATIVE_NS {
+    let kept = Rights.policy(learned.port).checks & check_flag::ADDRESS != 0;
+    if !kept
+        || now - learned.since < dataplane_common::neighbour::TENTATIVE_NS
+        || Rights.allowed(AllowedKey::new(learned.port, address(key.ip)))
+    {
         let _ = LEARNED_TABLE.remove(key);
     }
 }

@@ -168,10 +168,11 @@ extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u
     let (bytes, at) = (XdpBytes(ctx), Place::unpack(at));
     let everybody = Asked::Audience(Audience::Everybody).pack();
     let Some(message) = message(&bytes, at.extra, at.offset.into()) else { return everybody };
-    if message.sender != UNSPECIFIED
-        && Rights.neighbour(&NeighbourKey::new(message.sender, at.vlan)).is_some()
-    {
-        return LEAVE;
+    if message.sender != UNSPECIFIED {
+        let key = NeighbourKey::new(message.sender, at.vlan);
+        if Rights.neighbour(&key).is_some() || Rights.learned(&key).is_some() {
+            return LEAVE;
+        }
     }
     if is_multicast == 0 {
         return everybody;

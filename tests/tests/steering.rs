@@ -326,6 +326,36 @@ fn a_child_that_has_its_own_addresses_hears_questions_until_they_are_known() {
 }
 
 #[test]
+fn an_address_that_a_child_was_seen_with_is_the_wires_once_somebody_there_says_so() {
+    for parent in ["", "--xdp generic", "--xdp native"] {
+        let site = Site::new(Shape { parent, addresses: Addresses::Own, ..Shape::default() });
+        let (thief, router) = (site.child("v1"), &site.router);
+        for (target, claim, genuine) in [
+            (
+                router.ip.into(),
+                Arp::announcement((thief.mac, router.ip)).broadcast(thief.mac),
+                Arp::request((router.mac, router.ip), site.child("v2").ip).broadcast(router.mac),
+            ),
+            (
+                router.ip6.into(),
+                advertisement(router.ip6, ALL_NODES, router.ip6, thief.mac).multicast(thief.mac),
+                solicitation(router.ip6, site.child("v2").ip6, Some(router.mac))
+                    .multicast(router.mac),
+            ),
+        ] {
+            site.hear(thief, claim);
+            thread::sleep(patience(Duration::from_millis(700)));
+            let asker = site.child("m2");
+            let heard = site.hear(asker, question(asker, target));
+            assert_eq!(heard, ["v1"], "{parent}: {target} was seen at v1 last");
+            site.hear(router, genuine);
+            let heard = site.hear(asker, question(asker, target));
+            assert!(heard.contains(&"router"), "{parent}: {target} is the router's: {heard:?}");
+        }
+    }
+}
+
+#[test]
 fn an_adopted_child_hears_questions_until_its_addresses_are_known() {
     for mode in ["vepa", "bridge"] {
         let lan = Lan::with(Options { ipv6: true, ..Options::default() });
