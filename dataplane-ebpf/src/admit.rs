@@ -103,7 +103,8 @@ impl SkbBytes {
 }
 
 /// What is looked at in every frame of a port.
-const ALWAYS: u16 = check_flag::ADDRESS | check_flag::DHCP_SERVER | check_flag::ROUTER;
+const ALWAYS: u16 =
+    check_flag::ADDRESS | check_flag::MAC | check_flag::DHCP_SERVER | check_flag::ROUTER;
 
 /// What is looked at in frames about addresses only.
 const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
