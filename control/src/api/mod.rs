@@ -364,6 +364,7 @@ mod tests {
             "/v1/children",
             "/v1/children/{name}",
             "/v1/docker",
+            "/v1/drops",
             "/v1/events",
             "/v1/events/stream",
             "/v1/export",
