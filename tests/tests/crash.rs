@@ -130,7 +130,8 @@ impl Site {
     fn add(&self, network: &str) {
         let add = ["child", "add", "c", "--network", network, "--netns", self.child.name()];
         let more = ["--ip", "192.168.50.103/24", "--route", "10.9.0.0/16=192.168.50.1"];
-        self.daemon.cli(&[&add[..], &more[..]].concat());
+        let allowed = ["--allow-ip", "192.168.50.240"];
+        self.daemon.cli(&[&add[..], &more, &allowed].concat());
     }
 
     /// What has to be there before the operation.

@@ -51,8 +51,11 @@ const ELSEWHERE: &[&str] = &[
     "docker_life",
     "docker_networks",
     "docker_protocol",
+    "events",
     "kills",
     "limits",
+    "metrics",
+    "policy",
     "reboot",
     "store",
 ];
