@@ -94,7 +94,8 @@ fn a_vlan_interface_of_a_childs_own_leads_nowhere() {
     for &attacker in Attacker::all() {
         let site = Site::new(attacker);
         settle(&site.evil.ns);
-        site.evil.ns.ip("link add link eth0 name eth0.20 addrgenmode none type vlan id 20");
+        site.evil.ns.ip("link add link eth0 name eth0.20 type vlan id 20");
+        site.evil.ns.ip("link set eth0.20 addrgenmode none");
         site.evil.ns.up("eth0.20");
         let (token, before) = (token(), site.counts());
         let below = tests::tap::Tap::open(&site.evil.ns, "eth0.20");

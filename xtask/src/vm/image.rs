@@ -57,6 +57,7 @@ const ELSEWHERE: &[&str] = &[
     "metrics",
     "policy",
     "reboot",
+    "steering",
     "store",
 ];
 
