@@ -548,7 +548,7 @@ pub struct Offence {
     pub src: Mac,
     /// Its VLAN.
     pub vlan: u16,
-    /// Its `EtherType`, as the kernel has it in `skb->protocol`.
+    /// Its `EtherType`, host byte order.
     pub ethertype: u16,
     /// Zero.
     pub pad: u32,
