@@ -3,6 +3,7 @@
 use tests::{
     frames::{Frame, token},
     mac::Mac,
+    slowness,
 };
 
 use crate::{
@@ -96,7 +97,9 @@ fn without_security_each_attack_is_heard_but_those_that_no_switch_would_carry() 
 
 #[test]
 fn each_word_of_trust_lets_its_own_pass_and_nothing_else() {
-    for &attacker in Attacker::all() {
+    // The words mean the same wherever a child is looked at: a slow machine tries them at one place.
+    let most = if slowness() > 1 { 1 } else { usize::MAX };
+    for &attacker in Attacker::all().iter().take(most) {
         let site = Site::new(attacker);
         settle(&site.evil.ns);
         for word in WORDS {
