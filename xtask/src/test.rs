@@ -58,7 +58,8 @@ fn here(programs: &Programs, threads: usize, arguments: &[OsString]) -> Result<(
         workspace::cargo("test")
             .env("MACLANE_BIN", &programs.maclane)
             .env("MACLANE_FAILPOINTS_BIN", &programs.failpoints)
-            .args(["--locked", "--package", "tests", "--tests", "--"])
+            // Whatever else fails is known after the same run.
+            .args(["--locked", "--package", "tests", "--tests", "--no-fail-fast", "--"])
             .arg(format!("--test-threads={threads}"))
             .args(arguments),
     )?;
