@@ -18,6 +18,9 @@ pub const PORT_HOST: u16 = 1;
 /// The first port of a child.
 pub const PORT_FIRST_CHILD: u16 = 2;
 
+/// No port: of a frame of which nobody knows who sent it.
+pub const NO_PORT: u16 = u16::MAX;
+
 /// Children per parent.
 pub const CHILDREN: u32 = 1024;
 
@@ -109,10 +112,17 @@ pub mod map {
     /// Kind of event → when the last one was sent, per CPU.
     pub const EVENT_GATE: &str = "maclane_gate";
 
+    /// Single frames, for whoever traces them ([`crate::trace`]).
+    pub const TRACE: &str = "maclane_trace";
+    /// Which frames those are.
+    pub const TRACER: &str = "maclane_tracer";
+    /// Where a program puts together what it tells of one, per CPU.
+    pub const SNAP: &str = "maclane_snap";
+
     /// All of them.
     pub const ALL: &[&str] = &[
         FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED, POLICY,
-        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE,
+        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, TRACE, TRACER, SNAP,
     ];
 }
 
@@ -611,6 +621,8 @@ pub struct Settings {
     pub xdp_sees_tags: u8,
     /// 1: XDP runs in generic mode, and TC may meet frames without their MAC header.
     pub xdp_generic: u8,
+    /// 1: somebody traces frames.
+    pub trace: u8,
 }
 
 /// The kinds of event in `maclane_events`.
@@ -689,7 +701,7 @@ const _: () = {
     assert!(size_of::<OffenceKey>() == 4);
     assert!(size_of::<Offence>() == 48);
     assert!(size_of::<Offended>() == 16);
-    assert!(size_of::<Settings>() == 4);
+    assert!(size_of::<Settings>() == 5);
     assert!(SOURCES.is_power_of_two());
 };
 
@@ -701,6 +713,7 @@ mod pod {
         Neighbour, NeighbourKey, Offence, OffenceKey, Offended, Policy, Port, PortRef, Settings,
         Stats, Usage, Vlan,
     };
+    use crate::trace::{Traced, Tracer};
 
     macro_rules! pod {
         ($($name:ident),+) => {
@@ -732,6 +745,8 @@ mod pod {
         PortRef,
         Settings,
         Stats,
+        Traced,
+        Tracer,
         Usage,
         Vlan
     );

@@ -16,6 +16,7 @@
 //! | [`answer`] | answers on behalf of a child |
 //! | [`security`] | what a child may send |
 //! | [`dhcp`] | who is given which address |
+//! | [`trace`] | what is told of single frames, and of which |
 //! | `topology` | the tables that a parent and its children make (feature `user`, with `std`) |
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
@@ -30,6 +31,7 @@ pub mod packet;
 pub mod security;
 #[cfg(any(test, feature = "user"))]
 pub mod topology;
+pub mod trace;
 pub mod verdict;
 
 pub use abi::Tables;

@@ -72,6 +72,15 @@ impl Mark {
         MAGIC << 24 | tag << 22 | (slot as u32 & FIELD) << 11 | port as u32 & FIELD
     }
 
+    /// The port that a guard's mark proves. Taken from the word and not from a [`Mark`]: the verifier does
+    /// not accept reads of the gaps in an enum with data.
+    #[must_use]
+    #[inline(always)]
+    pub const fn proves(mark: u32) -> Option<u16> {
+        let is_of_guard = matches!(Self::decode(mark), Some(Self::From(_)));
+        if is_of_guard { Some((mark & FIELD) as u16) } else { None }
+    }
+
     /// The mark that `skb->mark` holds, if it is one of ours.
     #[must_use]
     #[inline(always)]
@@ -107,6 +116,8 @@ mod tests {
             Mark::Flood { port: last, slot },
         ] {
             assert_eq!(Mark::decode(mark.encode()), Some(mark));
+            let proved = if let Mark::From(port) = mark { Some(port) } else { None };
+            assert_eq!(Mark::proves(mark.encode()), proved);
         }
     }
 

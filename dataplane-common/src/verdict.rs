@@ -15,6 +15,12 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// The number of no [`DropReason`].
+pub const NO_REASON: u32 = u32::MAX;
+
+/// The number of no port.
+pub const NO_TARGET: u32 = u32::MAX;
+
 impl Verdict {
     const PASS: u64 = 0;
     const DELIVER: u64 = 1;
@@ -46,6 +52,36 @@ impl Verdict {
             }
             Self::Drop(reason) => Self::DROP | (reason as u64) << 8,
         }
+    }
+
+    /// True for the word of a verdict that drops the frame.
+    #[must_use]
+    #[inline(always)]
+    pub const fn drops(word: u64) -> bool {
+        word & 3 == Self::DROP
+    }
+
+    /// True for the word of a flood.
+    #[must_use]
+    #[inline(always)]
+    pub const fn floods(word: u64) -> bool {
+        word & 3 == Self::FLOOD
+    }
+
+    /// The number of the reason in the word of a verdict, [`NO_REASON`] if that drops nothing.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "a reason is a byte")]
+    pub const fn reason(word: u64) -> u32 {
+        if Self::drops(word) { (word >> 8) as u32 } else { NO_REASON }
+    }
+
+    /// The one port in the word of a verdict, [`NO_TARGET`] if there is none.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "cut out at its width")]
+    pub const fn target(word: u64) -> u32 {
+        if word & 3 == Self::DELIVER { (word >> 8) as u32 & 0xffff } else { NO_TARGET }
     }
 
     /// The verdict of a word that [`Self::pack`] gave, about a frame with this tag of this port.
@@ -330,6 +366,15 @@ mod tests {
         ];
         for verdict in verdicts.into_iter().chain(drops) {
             assert_eq!(Verdict::unpack(verdict.pack(), 7, Tag::one(9)), verdict);
+            let word = verdict.pack();
+            assert_eq!(Verdict::drops(word), matches!(verdict, Verdict::Drop(_)));
+            let (reason, target) = match verdict {
+                Verdict::Drop(reason) => (reason as u32, NO_TARGET),
+                Verdict::Deliver(delivery) => (NO_REASON, u32::from(delivery.port)),
+                Verdict::Pass | Verdict::Flood(_) => (NO_REASON, NO_TARGET),
+            };
+            assert_eq!((Verdict::reason(word), Verdict::target(word)), (reason, target));
+            assert!(!Verdict::floods(word));
         }
     }
 
@@ -352,6 +397,7 @@ mod tests {
                 assert_eq!(Flood::unpack(ports, rest), flood);
                 let word = Verdict::Flood(flood).pack();
                 assert_eq!(Verdict::unpack(word, flood.from, flood.tag), Verdict::Flood(flood));
+                assert!(Verdict::floods(word) && !Verdict::drops(word));
             }
         }
     }

@@ -8,9 +8,10 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use dataplane_common::{
-    DropReason, Frame,
+    DropReason, Frame, Verdict,
     abi::{
-        Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, local_flag, port_flag,
+        Address, Kind as PortKind, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag,
+        local_flag, port_flag,
     },
     decide::forbidden,
     dhcp,
@@ -18,6 +19,7 @@ use dataplane_common::{
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
     security::{Account, Sender, Use, is_heard, settle},
+    trace::{Hook, traced_flag},
 };
 
 use crate::{
@@ -25,6 +27,7 @@ use crate::{
     offence::{count_drop, note},
     place::Place,
     rights::{Rights, is_within, now, policy, port, remember},
+    trace::{Origin, Was, trace},
 };
 
 /// `IPPROTO_TCP`.
@@ -177,7 +180,20 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
         return refuse(skb, from, reason);
     }
     note(skb, from, reason, false);
+    follow(skb, from, reason, traced_flag::LOGGED);
     0
+}
+
+/// Tells whoever traces of a frame that its port may not send.
+#[inline(always)]
+fn follow(skb: *mut __sk_buff, from: u16, reason: DropReason, flags: u8) {
+    let hook = match port(from) {
+        Some(own) if own.kind == PortKind::Veth as u8 => Hook::Port,
+        Some(own) if own.flags & port_flag::GUARDED != 0 => Hook::Guard,
+        Some(_) | None => Hook::Egress,
+    };
+    let origin = Origin { flags, ..Origin::new(from, hook) };
+    trace(skb, origin, Verdict::Drop(reason).pack(), Was::THE_SAME);
 }
 
 /// What a frame's addresses say of limits.
@@ -199,6 +215,7 @@ fn limited(skb: *mut __sk_buff) -> Option<Limited> {
 pub(crate) fn refuse(skb: *mut __sk_buff, from: u16, reason: DropReason) -> i32 {
     count_drop(reason, Size::of_skb(skb));
     note(skb, from, reason, true);
+    follow(skb, from, reason, 0);
     1
 }
 

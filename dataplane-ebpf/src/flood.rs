@@ -65,15 +65,12 @@ impl Walk {
     /// Gives the frame another form: a tag, and one member's destination or its own.
     #[inline(always)]
     fn reshape(&mut self, tag: Tag, unicast: Option<Mac>) -> Result<(), Refused> {
-        self.skb.set_tag(self.form.tag, tag)?;
-        self.form.tag = tag;
-        if let Some(dst) = unicast {
-            self.form.unicast = true;
-            self.skb.set_dst(dst)?;
-        } else if self.form.unicast {
-            self.skb.set_dst(self.dst)?;
-            self.form.unicast = false;
+        let form = Form { tag, unicast: unicast.is_some() };
+        let dst = pack_mac(unicast.unwrap_or(self.dst), 0);
+        if maclane_reshape(self.skb.0, self.form.pack(), form.pack(), dst) != 0 {
+            return Err(Refused);
         }
+        self.form = form;
         Ok(())
     }
 
@@ -105,6 +102,19 @@ impl Walk {
         self.skb.set_mark(Mark::Flood { port: self.plan.from, slot });
         self.skb.copy_to_ingress(parent())
     }
+}
+
+/// Turns a frame of one [`Form`] into one of another, with this destination; 0 if that was done. A function
+/// of its own, because every copy has many ways that lead here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_reshape(skb: *mut __sk_buff, have: u64, want: u64, dst: u64) -> i32 {
+    let (skb, have, want) = (Skb(skb), Form::unpack(have), Form::unpack(want));
+    let (dst, _) = unpack_mac(dst);
+    let changed = skb.set_tag(have.tag, want.tag).and_then(|()| {
+        if have.unicast || want.unicast { skb.set_dst(dst) } else { Ok(()) }
+    });
+    i32::from(changed.is_err())
 }
 
 /// Counts a copy, or that the kernel did not take it.

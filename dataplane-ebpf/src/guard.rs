@@ -14,6 +14,8 @@ mod offence;
 mod place;
 #[cfg(target_arch = "bpf")]
 mod rights;
+#[cfg(target_arch = "bpf")]
+mod trace;
 
 /// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.
 #[cfg(not(target_arch = "bpf"))]

@@ -41,8 +41,13 @@ static SOURCE_TABLE: Array<Bucket, { SOURCES as usize }> = Array::new();
 
 /// The parent's settings, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
-static SETTINGS: Global<Settings> =
-    Global::new(Settings { drop_unknown: 0, xdp_may_drop: 0, xdp_sees_tags: 0, xdp_generic: 0 });
+static SETTINGS: Global<Settings> = Global::new(Settings {
+    drop_unknown: 0,
+    xdp_may_drop: 0,
+    xdp_sees_tags: 0,
+    xdp_generic: 0,
+    trace: 0,
+});
 
 /// The settings.
 #[inline(always)]

@@ -4,13 +4,15 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
     abi::{
-        Event, Kind, Limit, Neighbour, PORT_HOST, PORT_WIRE, check_flag, event_kind, local_flag,
+        Event, Kind, Limit, NO_PORT, Neighbour, PORT_HOST, PORT_WIRE, check_flag, event_kind,
+        local_flag,
     },
     decide::{Audience, Sender, decide_among, egress_port, ingress_port, runt},
     frame::Tag,
     mark::stamped,
     neighbour::{Asked, is_child},
     packet::{ETH_P_ARP, ETH_P_IPV6, ICMPV6, Payload},
+    trace::{Hook as Told, traced_flag},
     verdict::Delivery,
 };
 
@@ -27,6 +29,7 @@ use crate::{
     rights::{is_within, policy, port},
     skb::{END, NEXT, Refused, Skb},
     suppress::answer_for,
+    trace::{Origin, Was, trace},
 };
 
 /// Where a TC program sits.
@@ -54,6 +57,16 @@ impl Hook {
             _ => Self::HostEnd,
         }
     }
+
+    /// What whoever traces is told.
+    #[inline(always)]
+    pub(crate) const fn told(self) -> Told {
+        match self {
+            Self::Ingress => Told::Ingress,
+            Self::Egress => Told::Egress,
+            Self::HostEnd => Told::Port,
+        }
+    }
 }
 
 /// TC ingress of the parent: frames from the wire, and those that our own programs put back.
@@ -64,7 +77,7 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
     let hairpin = skb.mark() == Mark::Hairpin.encode();
     if settings().xdp_generic != 0 && !hairpin && skb.is_misplaced() {
         return skb.mend(parent()).unwrap_or_else(|Refused| {
-            finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused))
+            finish(skb, Hook::Ingress, PORT_WIRE, Verdict::Drop(DropReason::Refused))
         });
     }
     match Mark::decode(skb.mark()) {
@@ -83,7 +96,7 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
 fn arrived(skb: Skb) -> i32 {
     let Some((frame, payload)) = skb.parsed() else {
         count::rx(PORT_WIRE, skb.size());
-        return finish(skb, Hook::Ingress, runt(PORT_WIRE));
+        return finish(skb, Hook::Ingress, PORT_WIRE, runt(PORT_WIRE));
     };
     let mark = Mark::decode(skb.mark());
     match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
@@ -113,10 +126,19 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
         skb.clear_mark();
     }
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    match rule(&frame, from as u16, Audience::Everybody) {
-        Verdict::Flood(_) => finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused)),
-        one => act_on_one(skb, Hook::Ingress, &frame, one),
+    let from = from as u16;
+    let mut word = rule(&frame, from, Audience::Everybody);
+    match Verdict::unpack(word, from, frame.tag) {
+        // `ingress_port` has looked: it is no flood.
+        Verdict::Flood(_) => word = Verdict::Drop(DropReason::Refused).pack(),
+        // The kernel switched between siblings in bridge mode that are in different VLANs.
+        Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) => {
+            word = Verdict::Drop(DropReason::OtherVlan).pack();
+        }
+        Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => {}
     }
+    follow(skb, Hook::Ingress, from, word, Was::THE_SAME);
+    act_on_one(skb, Hook::Ingress, from, &frame, Verdict::unpack(word, from, frame.tag))
 }
 
 /// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
@@ -128,8 +150,8 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     let mark = Mark::decode(skb.mark());
     let Some((frame, payload)) = skb.parsed() else {
         // Without a source MAC only a mark can say that a child sent it.
-        let from = if let Some(Mark::From(port)) = mark { port } else { PORT_HOST };
-        return finish(skb, Hook::Egress, runt(from));
+        let from = Mark::proves(skb.mark()).unwrap_or(PORT_HOST);
+        return finish(skb, Hook::Egress, from, runt(from));
     };
     let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
         Ok(Sender::Port(port)) => port,
@@ -161,7 +183,7 @@ fn maclane_egress(ctx: TcContext) -> i32 {
 fn maclane_port(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let Some(from) = port_of_host_end(skb.ifindex()) else {
-        return finish(skb, Hook::HostEnd, Verdict::Drop(DropReason::NoPort));
+        return finish(skb, Hook::HostEnd, NO_PORT, Verdict::Drop(DropReason::NoPort));
     };
     count::rx(from, skb.size());
     if !admit(skb.0, from) {
@@ -169,7 +191,7 @@ fn maclane_port(ctx: TcContext) -> i32 {
     }
     match skb.parsed() {
         Some((frame, payload)) => act(skb, Hook::HostEnd, &frame, payload, from),
-        None => finish(skb, Hook::HostEnd, runt(from)),
+        None => finish(skb, Hook::HostEnd, from, runt(from)),
     }
 }
 
@@ -213,11 +235,11 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
         match ask(skb.0, from, frame.is_multicast()) {
             Asked::Audience(of) => audience = of,
             Asked::Child(owner) if suppresses(owner) && answer_for_child(skb, from, owner) => {
-                return send_back(skb, hook, from, frame.tag);
+                return maclane_send_back(skb.0, from.into(), how.into(), tag);
             }
             Asked::Child(owner) => {
                 if skb.set_dst(owner.mac).is_err() {
-                    return finish(skb, hook, Verdict::Drop(DropReason::Refused));
+                    return finish(skb, hook, from, Verdict::Drop(DropReason::Refused));
                 }
                 frame.dst = owner.mac;
             }
@@ -227,13 +249,23 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     if from == PORT_WIRE && frame.is_multicast() && maclane_storms(skb.0) != 0 {
         audience = Audience::HostAndWire;
     }
-    match rule(&frame, from, audience) {
+    let mut word = rule(&frame, from, audience);
+    if from == PORT_WIRE && word == Verdict::Pass.pack() && maclane_is_unknown(to) != 0 {
+        word = Verdict::Drop(DropReason::Storm).pack();
+    }
+    follow(skb, hook, from, word, Was::of(dst));
+    match Verdict::unpack(word, from, frame.tag) {
         Verdict::Flood(plan) => flood(skb, hook, frame.dst, plan, 0),
         Verdict::Drop(reason) => drop_of(skb, hook, from, reason),
-        Verdict::Pass if from == PORT_WIRE && maclane_is_unknown(to) != 0 => {
-            drop_of(skb, hook, from, DropReason::Storm)
-        }
-        one => act_on_one(skb, hook, &frame, one),
+        one => act_on_one(skb, hook, from, &frame, one),
+    }
+}
+
+/// Tells whoever traces what becomes of a frame that is not dropped: of those [`finish`] tells.
+#[inline(always)]
+fn follow(skb: Skb, hook: Hook, from: u16, verdict: u64, was: Was) {
+    if settings().trace != 0 && !Verdict::drops(verdict) {
+        trace(skb.0, Origin::new(from, hook.told()), verdict, was);
     }
 }
 
@@ -254,7 +286,7 @@ fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
     if from != PORT_WIRE || is_time_to_look() {
         note(skb.0, from, reason, true);
     }
-    finish(skb, hook, Verdict::Drop(reason))
+    finish(skb, hook, from, Verdict::Drop(reason))
 }
 
 /// True for a child for which maclane answers.
@@ -269,32 +301,42 @@ fn answer_for_child(skb: Skb, from: u16, owner: Neighbour) -> bool {
     place(skb.0, from).is_some_and(|at| answer_for(skb.0, at, owner))
 }
 
-/// Sends a frame back to the port that it came from, in the form in which it came.
-#[inline(always)]
-fn send_back(skb: Skb, hook: Hook, from: u16, tag: Tag) -> i32 {
-    let size = skb.size();
+/// Sends a frame, which answers the one that came with this raw [`Tag`], back to the port that that came
+/// from. `how` is a [`Hook`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_send_back(skb: *mut __sk_buff, from: u32, how: u32, tag: u32) -> i32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port, a hook")]
+    let (skb, from, hook) = (Skb(skb), from as u16, Hook::from_raw(how as u16));
+    let (size, tag) = (skb.size(), Tag::from_raw(tag));
+    let kind = port(from).map_or(Kind::None, |port| Kind::from_raw(port.kind));
+    let delivery = Delivery { port: from, kind, tag };
+    if settings().trace != 0 {
+        let origin = Origin { flags: traced_flag::ANSWERED, ..Origin::new(from, hook.told()) };
+        trace(skb.0, origin, Verdict::Deliver(delivery).pack(), Was::THE_SAME);
+    }
     let sent = if hook == Hook::Ingress {
         skb.set_mark(Mark::Hairpin);
         Ok(skb.to_egress(parent()))
     } else {
-        let kind = port(from).map_or(Kind::None, |port| Kind::from_raw(port.kind));
-        deliver(skb, hook, tag, Delivery { port: from, kind, tag })
+        deliver(skb, hook, tag, delivery)
     };
     match sent {
         Ok(action) => {
             count::tx(from, size);
             action
         }
-        Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
+        Err(Refused) => finish(skb, hook, from, Verdict::Drop(DropReason::Refused)),
     }
 }
 
-/// Decides where a frame goes.
+/// Decides where a frame goes: a [`Verdict::pack`], because verdicts of two ways that meet have gaps, which
+/// the verifier does not accept reads of.
 #[inline(always)]
-fn rule(frame: &Frame, from: u16, audience: Audience) -> Verdict {
+fn rule(frame: &Frame, from: u16, audience: Audience) -> u64 {
     let to = pack_mac(frame.dst, from);
     let of = pack_mac(frame.src, audience as u16);
-    Verdict::unpack(maclane_decide(to, of, frame.tag.to_raw()), from, frame.tag)
+    maclane_decide(to, of, frame.tag.to_raw())
 }
 
 /// [`decide_among`], with the port in `to` and the audience in `of`, beside the addresses.
@@ -330,31 +372,34 @@ extern "C" fn maclane_storms(skb: *mut __sk_buff) -> i32 {
     }
     count_drop(DropReason::Storm, skb.size());
     note(skb.0, PORT_WIRE, DropReason::Storm, true);
+    if settings().trace != 0 {
+        let origin = Origin::new(PORT_WIRE, Told::Ingress);
+        let origin = Origin { flags: traced_flag::LOGGED, ..origin };
+        trace(skb.0, origin, Verdict::Drop(DropReason::Storm).pack(), Was::THE_SAME);
+    }
     1
 }
 
 /// Does what was decided, where that is no flood.
 #[inline(always)]
-fn act_on_one(skb: Skb, hook: Hook, frame: &Frame, verdict: Verdict) -> i32 {
+fn act_on_one(skb: Skb, hook: Hook, from: u16, frame: &Frame, verdict: Verdict) -> i32 {
     match verdict {
-        // The kernel switched between siblings in bridge mode that are in different VLANs.
-        Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) if hook == Hook::Ingress => {
-            finish(skb, hook, Verdict::Drop(DropReason::OtherVlan))
-        }
         Verdict::Deliver(delivery) => match deliver(skb, hook, frame.tag, delivery) {
             Ok(action) => {
                 count::tx(delivery.port, skb.size());
                 action
             }
-            Err(Refused) => finish(skb, hook, Verdict::Drop(DropReason::Refused)),
+            Err(Refused) => finish(skb, hook, from, Verdict::Drop(DropReason::Refused)),
         },
-        done @ (Verdict::Pass | Verdict::Drop(_) | Verdict::Flood(_)) => finish(skb, hook, done),
+        done @ (Verdict::Pass | Verdict::Drop(_) | Verdict::Flood(_)) => {
+            finish(skb, hook, from, done)
+        }
     }
 }
 
 /// The verdicts that leave the frame alone.
 #[inline(always)]
-fn finish(skb: Skb, hook: Hook, verdict: Verdict) -> i32 {
+fn finish(skb: Skb, hook: Hook, from: u16, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass => {
             let to = if hook == Hook::Ingress { PORT_HOST } else { PORT_WIRE };
@@ -364,6 +409,10 @@ fn finish(skb: Skb, hook: Hook, verdict: Verdict) -> i32 {
         Verdict::Drop(reason) => {
             count_drop(reason, skb.size());
             log::dropped(skb, reason);
+            if settings().trace != 0 {
+                let verdict = Verdict::Drop(reason).pack();
+                trace(skb.0, Origin::new(from, hook.told()), verdict, Was::THE_SAME);
+            }
             END
         }
         // `act` has taken them.
@@ -428,7 +477,8 @@ pub(crate) fn parent() -> u32 {
 #[inline(always)]
 fn resume(skb: Skb, from: u16, slot: u16) -> i32 {
     let Some(frame) = skb.frame().filter(Frame::is_multicast) else { return END };
-    match rule(&frame, from, Audience::Everybody) {
+    let word = rule(&frame, from, Audience::Everybody);
+    match Verdict::unpack(word, from, frame.tag) {
         Verdict::Flood(plan) => flood(skb, Hook::Ingress, frame.dst, plan, slot),
         // The tables have changed since the flood began, and the rest of it has no members.
         Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => END,

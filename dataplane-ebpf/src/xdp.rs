@@ -3,7 +3,7 @@
 //! XDP ends the frames that it can end, for veth children and for nobody; everything else it
 //! leaves to TC, which counts it.
 
-use core::mem::MaybeUninit;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -23,6 +23,7 @@ use dataplane_common::{
     frame::{ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     neighbour::{Asked, UNSPECIFIED, asked, message},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP},
+    trace::Hook,
     verdict::Delivery,
 };
 
@@ -32,6 +33,7 @@ use crate::{
     offence::count_drop,
     place::Place,
     rights::{Rights, now, port},
+    trace::{Origin, Told, Was, is_on, tell},
 };
 
 /// Where IPv6's next header is (RFC 8200, section 3).
@@ -50,11 +52,12 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
         // Its tag may be where only TC can see it; the decision would be about another VLAN.
         return XDP_PASS;
     }
+    let was = Was::of(frame.dst);
     // Where XDP may not drop, it may be looking at a hairpinned frame: TC sees its mark.
     let may_drop = settings().xdp_may_drop != 0;
     match ingress_port(&frame, None, None, &Maps) {
         Ok(PORT_WIRE) => {}
-        Err(reason) if may_drop => return end(&ctx, reason),
+        Err(reason) if may_drop => return end(&ctx, &frame, reason),
         Ok(_) | Err(_) => return XDP_PASS,
     }
     if is_about_an_address(&ctx, payload) {
@@ -63,7 +66,7 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
             Some(Asked::Child(owner)) if set_dst(&ctx, owner.mac).is_some() => {
                 frame.dst = owner.mac;
             }
-            Some(Asked::Nobody(reason)) if may_drop => return end(&ctx, reason),
+            Some(Asked::Nobody(reason)) if may_drop => return end(&ctx, &frame, reason),
             Some(Asked::Child(_) | Asked::Nobody(_)) | None => return XDP_PASS,
         }
     }
@@ -73,7 +76,7 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
     }
     match decide(&frame, PORT_WIRE, &Maps) {
         Verdict::Deliver(Delivery { port, kind: Kind::Veth, tag }) => {
-            to_veth(&ctx, &frame, port, tag)
+            to_veth(&ctx, &frame, port, tag, was)
         }
         // XDP cannot reach a macvlan child, nor copy a frame: TC does, and counts.
         Verdict::Deliver(_) | Verdict::Flood(_) => XDP_PASS,
@@ -82,7 +85,7 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
         // TC drops it: behind the packet sockets, which may wait for an answer in a VLAN that has no
         // member yet.
         Verdict::Drop(DropReason::NoMember) => XDP_PASS,
-        Verdict::Drop(reason) if may_drop => end(&ctx, reason),
+        Verdict::Drop(reason) if may_drop => end(&ctx, &frame, reason),
         Verdict::Drop(_) => XDP_PASS,
     }
 }
@@ -207,13 +210,17 @@ fn size(ctx: &XdpContext) -> Size {
 
 /// Redirects a frame to a veth child.
 #[inline(always)]
-fn to_veth(ctx: &XdpContext, frame: &Frame, port: u16, tag: Tag) -> u32 {
+fn to_veth(ctx: &XdpContext, frame: &Frame, port: u16, tag: Tag, was: Was) -> u32 {
     let size = size(ctx);
     // A child that takes no frames from XDP has no entry here: TC serves it.
     let Ok(action) = TX.redirect(u32::from(port), u64::from(XDP_PASS)) else { return XDP_PASS };
+    if settings().trace != 0 {
+        let delivery = Delivery { port, kind: Kind::Veth, tag };
+        maclane_xdp_traced(ctx.ctx, Verdict::Deliver(delivery).pack(), frame.tag.to_raw(), was.0);
+    }
     // From the wire to a child a tag is kept or taken off, never put on.
     if tag != frame.tag && pop_tag(ctx, frame).is_none() {
-        return end(ctx, DropReason::Refused);
+        return end(ctx, frame, DropReason::Refused);
     }
     count::rx(PORT_WIRE, size);
     count::tx(port, size);
@@ -241,9 +248,33 @@ fn pop_tag(ctx: &XdpContext, frame: &Frame) -> Option<()> {
 
 /// Drops a frame.
 #[inline(always)]
-fn end(ctx: &XdpContext, reason: DropReason) -> u32 {
+fn end(ctx: &XdpContext, frame: &Frame, reason: DropReason) -> u32 {
     let size = size(ctx);
+    if settings().trace != 0 {
+        let verdict = Verdict::Drop(reason).pack();
+        maclane_xdp_traced(ctx.ctx, verdict, frame.tag.to_raw(), Was::THE_SAME.0);
+    }
     count::rx(PORT_WIRE, size);
     count_drop(reason, size);
     XDP_DROP
+}
+
+/// [`crate::trace::trace`] in XDP, for a frame with this raw [`Tag`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_xdp_traced(ctx: *mut xdp_md, verdict: u64, tag: u32, was: u64) -> i32 {
+    if !is_on() {
+        return 0;
+    }
+    // SAFETY: helper on the program's context.
+    let len = unsafe { bpf_xdp_get_buff_len(ctx) };
+    let vlan = Tag::from_raw(tag).vlan();
+    #[allow(clippy::cast_possible_truncation, reason = "the bytes of a frame")]
+    let frame = Told { len: len as u32, aside: OffloadedTag::NONE, vlan, verdict, was: Was(was) };
+    let load = |to: *mut c_void, len: u32| {
+        // SAFETY: helper on the program's context; `to` has room for as many.
+        unsafe { bpf_xdp_load_bytes(ctx, 0, to, len) }
+    };
+    tell(Origin::new(PORT_WIRE, Hook::Xdp), &frame, load);
+    0
 }

@@ -305,6 +305,7 @@ impl State {
             xdp_may_drop: u8::from(xdp == Some(XdpIn::Native)),
             xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(&spec.iface, link).await),
             xdp_generic: u8::from(xdp == Some(XdpIn::Generic)),
+            trace: 0,
         }
     }
 
