@@ -5,6 +5,7 @@
 
 mod patch;
 mod policy;
+mod trace;
 mod views;
 mod word;
 
@@ -20,6 +21,7 @@ use utoipa::ToSchema;
 pub(crate) use self::{
     patch::{BindingSpec, ChildPatch, NetworkPatch, Setting},
     policy::{Arp, Policy, Security, Storm, StormLimits, Trust, default_max_addresses, trust},
+    trace::{Fate, TraceSpec, TraceView},
     views::{
         BindingSource, BindingView, ChildView, ConflictView, DockerEndpointView, DockerNetworkView,
         DropStats, DropView, FdbView, Finding, LastDrop, LeaseView, NetworkFinding, NetworkView,

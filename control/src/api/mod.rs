@@ -5,6 +5,7 @@ mod events;
 mod http;
 mod metrics;
 pub(crate) mod server;
+mod trace;
 
 pub(crate) use self::http::{Body, detach};
 #[cfg(fuzzing)]
@@ -130,6 +131,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(metrics::metrics))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
+        .routes(routes!(trace::trace))
         .routes(routes!(export))
         .routes(routes!(import))
         .routes(routes!(reload))
@@ -379,6 +381,7 @@ mod tests {
             "/v1/parents/{iface}",
             "/v1/reload",
             "/v1/stats",
+            "/v1/trace",
             "/v1/version",
         ];
         assert_eq!(paths, expected);

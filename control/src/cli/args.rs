@@ -6,6 +6,7 @@ mod events;
 mod network;
 mod policy;
 mod top;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use self::{
     network::NetworkCommand,
     policy::BindingCommand,
     top::TopArgs,
+    trace::TraceArgs,
 };
 use super::values::text;
 use crate::{
@@ -113,6 +115,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "IFACE", value_parser = text(check::iface))]
         parent: Option<String>,
     },
+    /// Frames as they pass, each with the way that it takes and what becomes of it
+    ///
+    /// Programs that tell of frames are put in the place of those that do not, without a gap, for as long as
+    /// somebody traces.
+    #[command(after_help = TRACE_HELP)]
+    Trace(TraceArgs),
     /// The busiest ports, on the whole terminal
     ///
     /// Keys: q ends, the arrows scroll, s sorts by something else, p pauses, ? shows all of them.
@@ -202,6 +210,15 @@ Examples:
   maclane stats
   maclane stats --parent eth0 --watch
   maclane stats --watch -o json | jq -c '.[].drops[] | select(.packets > 0)'";
+
+const TRACE_HELP: &str = "\
+Examples:
+  maclane trace --child web
+  maclane trace --drops
+  maclane trace --parent eth0 --vlan 10 --reason source_ip -c 1
+  maclane trace --mac 02:42:c0:a8:32:32 --pcap frames.pcapng
+  maclane trace --pcap - | wireshark -k -i -
+  maclane trace -o json | jq -r '[.from, .verdict, .reason] | @tsv'";
 
 const EVENTS_HELP: &str = "\
 Examples:

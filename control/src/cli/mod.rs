@@ -10,6 +10,7 @@ mod rates;
 mod stats;
 mod table;
 mod top;
+mod trace;
 mod values;
 
 use std::{
@@ -59,6 +60,7 @@ pub(crate) async fn run(
             output.rows::<DropView>(client.get(&format!("/v1/drops{parent}")).await?)?;
         }
         Command::Stats(args) => stats::run(client, output, args).await?,
+        Command::Trace(args) => trace::run(client, output, args).await?,
         Command::Top(args) => top::run(client, output, args).await?,
         Command::Events(args) => events::run(client, output, args).await?,
         Command::Export => output.json(&client.get("/v1/export").await?)?,

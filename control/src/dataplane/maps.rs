@@ -19,6 +19,7 @@ use dataplane_common::{
         Stats, Usage, Vlan, event_kind, map,
     },
     topology::TableSet,
+    trace::{Snap, TRACE_BYTES, Tracer},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -52,7 +53,10 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::POLICY => of::<u32, Policy>(abi::PORTS),
         map::USAGE => of::<u32, Usage>(abi::PORTS),
         map::OFFENCES => of::<OffenceKey, Offence>(abi::OFFENCES),
+        map::TRACER => of::<u32, Tracer>(1),
+        map::SNAP => of::<u32, Snap>(1),
         // A ring buffer has neither keys nor values.
+        map::TRACE => (0, 0, TRACE_BYTES),
         _ => (0, 0, abi::EVENTS_BYTES),
     }
 }
@@ -380,7 +384,7 @@ impl Told {
     }
 }
 
-fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
+pub(super) fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
     let enough = bytes.len() >= size_of::<T>();
     // SAFETY: there are as many bytes as a `T` has, and any bytes are one.
     enough.then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })

@@ -8,6 +8,7 @@ mod maps;
 mod observed;
 mod pins;
 mod sys;
+mod trace;
 mod xdp;
 
 use std::{
@@ -23,12 +24,14 @@ use aya::{
 use dataplane_common::{
     abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings},
     topology::TableSet,
+    trace::Tracer,
 };
 
 pub(crate) use self::{
     attach::{Filter, TcKind},
     maps::{Counters, Events, Told},
     pins::{Mark, Pins, parents as pinned_parents},
+    trace::{Frames, TracedFrame},
     xdp::XdpIn,
 };
 use crate::{
@@ -58,6 +61,7 @@ pub(crate) struct Dataplane {
     settings: Settings,
     maps: maps::Maps,
     observed: observed::Observed,
+    filter: trace::Filter,
     tables: TableSet,
     attached: attach::Attached,
     tc: TcKind,
@@ -121,6 +125,7 @@ impl Dataplane {
         let guards = guard::Guards::new(&pins);
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let observed = observed::Observed::take(&mut ebpf)?;
+        let filter = trace::Filter::take(&mut ebpf)?;
         let tables = maps.read()?;
         let mut held = held::Held::default();
         let there = abi::map::ALL.iter().map(|name| pins.map(name));
@@ -135,6 +140,7 @@ impl Dataplane {
             settings,
             maps,
             observed,
+            filter,
             tables,
             attached,
             tc,
@@ -267,6 +273,16 @@ impl Dataplane {
     /// The events of the programs; given out once.
     pub(crate) fn take_events(&mut self) -> Result<Events> {
         self.maps.take_events()
+    }
+
+    /// The frames that the programs tell of; given out once.
+    pub(crate) fn take_frames(&mut self) -> Result<Frames> {
+        Frames::take(&mut self.ebpf, &self.pins)
+    }
+
+    /// Says of which frames the programs tell.
+    pub(crate) fn trace(&mut self, wanted: Tracer) -> Result<()> {
+        self.filter.set(wanted)
     }
 
     fn tc(&mut self, name: &str) -> Result<&mut SchedClassifier> {

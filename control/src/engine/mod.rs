@@ -33,6 +33,7 @@ mod rights;
 mod state;
 mod sub_interface;
 mod tables;
+mod trace;
 mod views;
 mod xdp;
 
@@ -40,12 +41,13 @@ pub(crate) use self::{
     docker::{AddressRequest, DockerNetworkSpec, Vlans},
     endpoints::EndpointSpec,
     sub_interface::SubInterface,
+    trace::Trace,
 };
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Mutex, Notify, mpsc},
+    sync::{Mutex, Notify, Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -95,6 +97,8 @@ pub(crate) struct Settings {
 pub(crate) struct Engine {
     state: Arc<Mutex<State>>,
     events: Arc<Events>,
+    /// The places of those who trace.
+    traces: Arc<Semaphore>,
     _tasks: [Task; 2],
 }
 
@@ -146,7 +150,8 @@ impl Engine {
             tracing::error!("{e}; then `maclane reload`");
         }
         let control = Task::spawn(control(state.clone(), kick, heard));
-        Ok(Arc::new(Self { state, events, _tasks: [listen, control] }))
+        let traces = Arc::new(Semaphore::new(trace::TRACES));
+        Ok(Arc::new(Self { state, events, traces, _tasks: [listen, control] }))
     }
 
     /// What has happened.

@@ -249,9 +249,10 @@ impl State {
         };
         let (bpffs, tc, kick) = (self.bpffs.clone(), self.tc, self.kick.clone());
         let parent = self.parent_mut(iface)?;
+        let wanted = Settings { trace: parent.traces.are_wanted().into(), ..wanted };
         if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
             // The old programs run on until each link is updated.
-            (parent.listener, parent.plane) = (None, None);
+            (parent.listener, parent.tracing, parent.plane) = (None, None, None);
             let pins = Pins::new(&bpffs, iface);
             if parent.lock.is_none() {
                 parent.lock = Some(pins.lock(iface)?);
@@ -267,7 +268,18 @@ impl State {
                     }
                 }
             }));
+            if wanted.trace != 0 {
+                let mut frames = plane.take_frames()?;
+                let (traces, iface) = (parent.traces.clone(), iface.to_owned());
+                parent.tracing = Some(Task::spawn(async move {
+                    while let Ok((frames, lost)) = frames.wait().await {
+                        traces.tell(&iface, &frames, lost);
+                    }
+                }));
+            }
             parent.plane = Some(plane);
+            // XDP gets the new program, too.
+            parent.xdp_for = None;
             // Their host ends get the new programs, too.
             self.suspect_children(iface);
         }
@@ -355,6 +367,7 @@ impl State {
             self.sync_tables(iface)?;
         }
         self.attach_programs(iface, xdp).await?;
+        self.sync_trace(iface)?;
         self.note_limits(iface)?;
         self.audit(iface, complete).await
     }

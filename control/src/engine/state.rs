@@ -25,6 +25,7 @@ use super::{
     heard::Heard,
     leases::{self, Quarantine},
     sub_interface::SubInterface,
+    trace::SharedTraces,
 };
 use crate::{
     config::ConfigFile,
@@ -206,6 +207,8 @@ pub(crate) struct Parent {
     pub(crate) record: Versioned<ParentRecord>,
     /// Who waits for the events of its programs.
     pub(crate) listener: Option<Task>,
+    /// Who waits for the frames that they tell of, while somebody traces it.
+    pub(crate) tracing: Option<Task>,
     /// Its programs and maps; absent until the interface was there once.
     pub(crate) plane: Option<Dataplane>,
     /// The interface; absent while it is missing.
@@ -230,6 +233,8 @@ pub(crate) struct Parent {
     pub(crate) host_macs: BTreeSet<Mac>,
     /// What its programs have told since the control loop looked last.
     pub(crate) heard: Arc<Mutex<Heard>>,
+    /// Who traces it.
+    pub(crate) traces: SharedTraces,
     /// Children that somebody else made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
     /// What is wrong, by what it is about.
@@ -272,6 +277,7 @@ impl Parent {
         Self {
             record,
             listener: None,
+            tracing: None,
             plane: None,
             link: None,
             xdp: None,
@@ -284,6 +290,7 @@ impl Parent {
             host_addresses: BTreeMap::new(),
             host_macs: BTreeSet::new(),
             heard: Arc::default(),
+            traces: SharedTraces::default(),
             adopted: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
