@@ -111,9 +111,9 @@ impl Walk {
 extern "C" fn maclane_reshape(skb: *mut __sk_buff, have: u64, want: u64, dst: u64) -> i32 {
     let (skb, have, want) = (Skb(skb), Form::unpack(have), Form::unpack(want));
     let (dst, _) = unpack_mac(dst);
-    let changed = skb.set_tag(have.tag, want.tag).and_then(|()| {
-        if have.unicast || want.unicast { skb.set_dst(dst) } else { Ok(()) }
-    });
+    let changed = skb
+        .set_tag(have.tag, want.tag)
+        .and_then(|()| if have.unicast || want.unicast { skb.set_dst(dst) } else { Ok(()) });
     i32::from(changed.is_err())
 }
 

@@ -100,7 +100,8 @@ extern "C" fn maclane_traced(skb: *mut __sk_buff, origin: u32, verdict: u64, was
     let (len, present, proto, tci) =
         unsafe { ((*skb).len, (*skb).vlan_present, (*skb).vlan_proto, (*skb).vlan_tci) };
     #[allow(clippy::cast_possible_truncation, reason = "16-bit fields in 32-bit places")]
-    let aside = OffloadedTag { present: present != 0, proto: u16::from_be(proto as u16), tci: tci as u16 };
+    let aside =
+        OffloadedTag { present: present != 0, proto: u16::from_be(proto as u16), tci: tci as u16 };
     let vlan = place(skb, origin.from).map_or(0, |at| at.vlan);
     let load = |to: *mut c_void, len: u32| {
         // SAFETY: helper on the program's context; `to` has room for as many.

@@ -15,6 +15,7 @@ use dataplane_common::{
         NeighbourKey, Offence, OffenceKey, Policy, Port, PortRef, Settings, Stats, Usage, Vlan,
         event_kind, map,
     },
+    trace::{Snap, TRACE_BYTES, Tracer},
 };
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::Value;
@@ -197,15 +198,18 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
         (map::POLICY, of::<u32, Policy>(abi::PORTS)),
         (map::USAGE, of::<u32, Usage>(abi::PORTS)),
         (map::OFFENCES, of::<OffenceKey, Offence>(abi::OFFENCES)),
+        (map::TRACE, (0, 0, TRACE_BYTES)),
+        (map::TRACER, of::<u32, Tracer>(1)),
+        (map::SNAP, of::<u32, Snap>(1)),
     ])
 }
 
 /// Maps of which the kernel keeps no BTF (`kernel/bpf/syscall.c`, `map_check_btf`; aya gives none
 /// to those that take none).
-const WITHOUT_BTF: [&str; 2] = [map::TX, map::EVENTS];
+const WITHOUT_BTF: [&str; 3] = [map::TX, map::EVENTS, map::TRACE];
 
 /// The fields that `bpftool` prints of each map.
-const FIELDS: [(&str, &[&str]); 15] = [
+const FIELDS: [(&str, &[&str]); 17] = [
     (map::FDB, &["mac", "vlan", "port", "kind", "flags"]),
     (map::PORTS, &["ifindex", "mac", "vlan", "kind", "flags"]),
     (map::HOST_ENDS, &["port"]),
@@ -221,6 +225,8 @@ const FIELDS: [(&str, &[&str]); 15] = [
     (map::POLICY, &["checks", "max_addresses", "limits", "ip4", "ip6"]),
     (map::USAGE, &["windows", "number", "frames", "addresses"]),
     (map::OFFENCES, &["port", "reason", "dropped", "logged", "last", "dst", "src", "ethertype"]),
+    (map::TRACER, &["lost", "flags", "snap", "reason", "vlan", "mac", "port", "port_mac"]),
+    (map::SNAP, &["traced", "time", "verdict", "len", "hook", "bytes"]),
 ];
 
 #[test]

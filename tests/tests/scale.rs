@@ -38,7 +38,8 @@ fn answer_from_their_own_links(ns: &Netns, children: impl Iterator<Item = usize>
     let mut batch = tempfile::NamedTempFile::new().expect("a file");
     for number in children {
         let (ip, table) = (address(number), 1000 + number);
-        writeln!(batch, "route add 10.77.255.1/32 dev e{number} table {table}").expect("it has room");
+        writeln!(batch, "route add 10.77.255.1/32 dev e{number} table {table}")
+            .expect("it has room");
         writeln!(batch, "rule add from {ip} lookup {table}").expect("it has room");
     }
     ns.run(&["ip", "-batch", batch.path().to_str().expect("a path in UTF-8")]);

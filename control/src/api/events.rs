@@ -21,7 +21,7 @@ use crate::{
 
 /// After so long without an event a stream gets an empty line: a follower who has gone is found out
 /// by what cannot be written to it.
-pub(super) const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Which events are asked for.
 #[derive(Deserialize, IntoParams)]

@@ -1,6 +1,6 @@
 //! `/v1/trace`: frames as they pass.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -10,12 +10,16 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{App, Failure, events::QUIET, http::Query};
+use super::{App, Failure, http::Query};
 use crate::{
     engine::Trace,
     error::Result,
     model::{TraceSpec, TraceView},
 };
+
+/// After so long without a frame a stream gets an empty line: whoever has gone is found out by what cannot be
+/// written to it, and until then the programs tell of frames that nobody looks at.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Frames as they pass, with what becomes of each, as JSON, one on each line. Where they come too fast, a line
 /// `{"missed": N}` stands for N of them. Empty lines only say that the daemon is there. Programs that tell

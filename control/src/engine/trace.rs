@@ -194,9 +194,9 @@ impl State {
             ))),
             (Some(iface), _) => Ok(self.parent(iface).map(|_| vec![iface.clone()])?),
             (None, Some(iface)) => Ok(vec![iface]),
-            (None, None) if self.parents.is_empty() => Err(Error::not_found(
-                "there is no parent; add one with `maclane parent add IFACE`",
-            )),
+            (None, None) if self.parents.is_empty() => {
+                Err(Error::not_found("there is no parent; add one with `maclane parent add IFACE`"))
+            }
             (None, None) => Ok(self.parents.keys().cloned().collect()),
         }
     }

@@ -51,7 +51,8 @@ pub(super) fn summary(bytes: &[u8]) -> String {
 
 fn about_arp(arp: &ArpPacketSlice<'_>) -> String {
     let ip = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
-    let (Some(sender), Some(target)) = (ip(arp.sender_protocol_addr()), ip(arp.target_protocol_addr()))
+    let (Some(sender), Some(target)) =
+        (ip(arp.sender_protocol_addr()), ip(arp.target_protocol_addr()))
     else {
         return "ARP, not of IPv4".into();
     };
@@ -64,7 +65,12 @@ fn about_arp(arp: &ArpPacketSlice<'_>) -> String {
     }
 }
 
-fn about_ip(from: IpAddr, to: IpAddr, transport: Option<&TransportSlice<'_>>, number: u8) -> String {
+fn about_ip(
+    from: IpAddr,
+    to: IpAddr,
+    transport: Option<&TransportSlice<'_>>,
+    number: u8,
+) -> String {
     let ways = |name: &str, a: u16, b: u16| {
         format!("{} > {} {name}", with_port(from, a), with_port(to, b))
     };
@@ -144,7 +150,8 @@ mod tests {
                 bytes
             }};
         }
-        let solicitation = etherparse::Icmpv6Type::Unknown { type_u8: 135, code_u8: 0, bytes5to8: [0; 4] };
+        let solicitation =
+            etherparse::Icmpv6Type::Unknown { type_u8: 135, code_u8: 0, bytes5to8: [0; 4] };
         let long = packet!(ethernet().ipv4(a, b, 64).udp(53, 4000), &[0; 300]);
         let cases = [
             (arp(1, a, b), "ARP who has 192.168.50.1? tell 192.168.50.9"),
@@ -160,7 +167,13 @@ mod tests {
                 "192.168.50.9:40000 > 192.168.50.1:80 TCP SYN",
             ),
             (
-                packet!(ethernet().single_vlan(etherparse::VlanId::try_new(10).unwrap()).ipv4(a, b, 64).udp(53, 4000), &[1]),
+                packet!(
+                    ethernet()
+                        .single_vlan(etherparse::VlanId::try_new(10).unwrap())
+                        .ipv4(a, b, 64)
+                        .udp(53, 4000),
+                    &[1]
+                ),
                 "192.168.50.9:53 > 192.168.50.1:4000 UDP",
             ),
             (long[..128].to_vec(), "192.168.50.9:53 > 192.168.50.1:4000 UDP"),

@@ -73,7 +73,8 @@ async fn follow(client: &Client, sink: &mut Sink, args: &TraceArgs) -> anyhow::R
             return Ok(());
         }
     }
-    let ended = "the maclane daemon has stopped, and tells no more frames; trace again when it runs";
+    let ended =
+        "the maclane daemon has stopped, and tells no more frames; trace again when it runs";
     Err(Error::new(ErrorKind::NoDaemon, ended).into())
 }
 
@@ -199,7 +200,10 @@ mod tests {
         };
         let line = in_columns(cells(&view, &[]));
         let header = in_columns(HEADER.map(String::from));
-        assert!(line.starts_with("04:32:34.082123   10     02:00:00:00:00:01   02:00:00"), "{line}");
+        assert!(
+            line.starts_with("04:32:34.082123   10     02:00:00:00:00:01   02:00:00"),
+            "{line}"
+        );
         let at = |text: &str, word: &str| text[..text.find(word).unwrap()].chars().count();
         assert_eq!(at(&header, "PATH"), at(&line, "web → egress → hairpin → d\\u{1b}b"));
     }

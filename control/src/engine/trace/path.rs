@@ -94,7 +94,9 @@ fn whole(frame: &TracedFrame) -> Vec<u8> {
 
 /// When a frame was told, in UTC.
 fn time(frame: &TracedFrame) -> SystemTime {
-    let ago = clock::since_boot().unwrap_or_default().checked_sub(Duration::from_nanos(frame.traced.time));
+    let ago = clock::since_boot()
+        .unwrap_or_default()
+        .checked_sub(Duration::from_nanos(frame.traced.time));
     let now = SystemTime::now();
     now.checked_sub(ago.unwrap_or_default()).unwrap_or(now)
 }
@@ -200,7 +202,15 @@ mod tests {
     const VM: u16 = 4;
 
     fn port(kind: Kind, flags: u8, local: u8) -> Port {
-        Port { ifindex: 7, mac: [2, 0, 0, 0, 0, 1], vlan: 10, kind: kind as u8, flags, local, pad: 0 }
+        Port {
+            ifindex: 7,
+            mac: [2, 0, 0, 0, 0, 1],
+            vlan: 10,
+            kind: kind as u8,
+            flags,
+            local,
+            pad: 0,
+        }
     }
 
     /// A wire, a host, two macvlan children and a veth child in VLAN 10.
@@ -278,8 +288,20 @@ mod tests {
             (PORT_WIRE, Xdp, unknown, 0, "wire xdp drop (unknown)"),
             (NO_PORT, Port, Verdict::Drop(DropReason::NoPort), 0, "? port drop (no_port)"),
             (VM, Port, flood(VM, both, true), 0, "vm port flood web, db, host, wire"),
-            (PORT_WIRE, Ingress, flood(PORT_WIRE, both, false), 0, "wire ingress flood web, db, vm, host"),
-            (PORT_HOST, Egress, flood(PORT_HOST, both, true), 0, "host egress flood web, db, vm, wire"),
+            (
+                PORT_WIRE,
+                Ingress,
+                flood(PORT_WIRE, both, false),
+                0,
+                "wire ingress flood web, db, vm, host",
+            ),
+            (
+                PORT_HOST,
+                Egress,
+                flood(PORT_HOST, both, true),
+                0,
+                "host egress flood web, db, vm, wire",
+            ),
         ];
         for (from, hook, verdict, flags, want) in cases {
             let view = view("eth0", &frame(from, hook, verdict, flags), &scene());
@@ -304,7 +326,9 @@ mod tests {
         for slot in 3..40 {
             scene.groups.insert(GroupKey { vlan: 10, slot }, PortRef { port: VM, pad: 0 });
         }
-        let Verdict::Flood(plan) = flood(PORT_WIRE, IngressCopy::None, false) else { unreachable!() };
+        let Verdict::Flood(plan) = flood(PORT_WIRE, IngressCopy::None, false) else {
+            unreachable!()
+        };
         let verdict = Verdict::Flood(Flood { slots: 40, ..plan });
         let view = view("eth0", &frame(PORT_WIRE, Hook::Ingress, verdict, 0), &scene);
         assert_eq!((view.copies, view.to.len()), (40, NAMED));
