@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     fs::OpenOptions,
     io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -46,7 +47,8 @@ impl Pcap {
         } else {
             let is_plain = path.metadata().is_ok_and(|data| data.is_file());
             let mut options = OpenOptions::new();
-            options.write(true).create_new(is_plain || !path.exists());
+            // What children say is for nobody else.
+            options.write(true).create_new(is_plain || !path.exists()).mode(0o600);
             let file = options.open(path).map_err(|e| match e.kind() {
                 ErrorKind::AlreadyExists => {
                     anyhow!("it is there already; name another file, or remove it first")
