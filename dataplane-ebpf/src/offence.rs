@@ -17,6 +17,7 @@ use dataplane_common::packet::Bytes as _;
 use crate::{
     admit::{SkbBytes, place},
     count::Size,
+    place::Place,
     rights::now,
 };
 
@@ -111,8 +112,11 @@ static NONE: Offence = Offence {
 extern "C" fn maclane_note(skb: *mut __sk_buff, port_and_reason: u32, is_dropped: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
     let (port, reason) = (port_and_reason as u16, (port_and_reason >> 16) as u16);
-    let Some(at) = place(skb, port) else { return 0 };
-    let Some([d0, d1, d2, d3, d4, d5, src @ ..]) = SkbBytes(skb).load::<12>(0) else { return 0 };
+    // Of one that is too short, what there is.
+    let nothing = Place { port, vlan: 0, offset: 0, extra: 0 };
+    let at = place(skb, port).unwrap_or(nothing);
+    let addresses = SkbBytes(skb).load::<12>(0).unwrap_or_default();
+    let [d0, d1, d2, d3, d4, d5, src @ ..] = addresses;
     let packets = Size::of_skb(skb).packets;
     let (dropped, logged) = if is_dropped != 0 { (packets, 0) } else { (0, packets) };
     let key = OffenceKey { port, reason };

@@ -4,8 +4,8 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
     abi::{
-        Event, Kind, Limit, NO_PORT, Neighbour, PORT_HOST, PORT_WIRE, check_flag, event_kind,
-        local_flag,
+        Event, Kind, Limit, NO_PORT, Neighbour, PORT_HOST, PORT_WIRE, PORTS, check_flag,
+        event_kind, local_flag,
     },
     decide::{Audience, Sender, decide_among, egress_port, ingress_port, runt},
     frame::Tag,
@@ -280,13 +280,32 @@ extern "C" fn maclane_is_unknown(to: u64) -> i32 {
     i32::from(limited && !is_ours() && !is_within(PORT_WIRE, Limit::Unknown))
 }
 
-/// Drops a frame of a port. Of the many that the wire may bring, some are looked at.
+/// Drops a frame of a port.
 #[inline(always)]
 fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
-    if from != PORT_WIRE || is_time_to_look() {
-        note(skb.0, from, reason, true);
+    maclane_drop(skb.0, Origin::new(from, hook.told()).pack(), reason as u32)
+}
+
+/// Drops a frame: counts it by its reason and by its port, of the many that the wire may bring only some, and
+/// tells whoever traces.
+///
+/// A global function, which the verifier looks at once, and not once for each of the many ways that lead to
+/// it (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_drop(skb: *mut __sk_buff, origin: u32, reason: u32) -> i32 {
+    let (skb, origin) = (Skb(skb), Origin::unpack(origin));
+    #[allow(clippy::cast_possible_truncation, reason = "a reason")]
+    let reason = DropReason::from_raw(reason as u8);
+    count_drop(reason, skb.size());
+    log::dropped(skb, reason);
+    if origin.from < PORTS as u16 && (origin.from != PORT_WIRE || is_time_to_look()) {
+        note(skb.0, origin.from, reason, true);
     }
-    finish(skb, hook, from, Verdict::Drop(reason))
+    if settings().trace != 0 {
+        trace(skb.0, origin, Verdict::Drop(reason).pack(), Was::THE_SAME);
+    }
+    END
 }
 
 /// True for a child for which maclane answers.
@@ -406,15 +425,7 @@ fn finish(skb: Skb, hook: Hook, from: u16, verdict: Verdict) -> i32 {
             count::tx(to, skb.size());
             NEXT
         }
-        Verdict::Drop(reason) => {
-            count_drop(reason, skb.size());
-            log::dropped(skb, reason);
-            if settings().trace != 0 {
-                let verdict = Verdict::Drop(reason).pack();
-                trace(skb.0, Origin::new(from, hook.told()), verdict, Was::THE_SAME);
-            }
-            END
-        }
+        Verdict::Drop(reason) => drop_of(skb, hook, from, reason),
         // `act` has taken them.
         Verdict::Deliver(_) | Verdict::Flood(_) => NEXT,
     }

@@ -44,14 +44,16 @@ impl Origin {
         Self { from, hook, flags: 0 }
     }
 
+    /// The origin in a number: functions that the verifier looks at by themselves take numbers only.
     #[inline(always)]
-    const fn pack(self) -> u32 {
+    pub(crate) const fn pack(self) -> u32 {
         self.from as u32 | (self.hook as u32) << 16 | (self.flags as u32) << 24
     }
 
+    /// Undoes [`Self::pack`].
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
-    const fn unpack(word: u32) -> Self {
+    pub(crate) const fn unpack(word: u32) -> Self {
         let hook = Hook::from_raw((word >> 16) as u8);
         Self { from: word as u16, hook, flags: (word >> 24) as u8 }
     }
