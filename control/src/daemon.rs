@@ -105,7 +105,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let serve = server.serve(api::router(engine.clone()), stopped());
     tokio::join!(serve, serve_plugin, serve_metrics, async {
         stop.await;
-        engine.events().end();
+        engine.end_streams().await;
         let _ = stopping.send(true);
     });
     info!("stopped; traffic goes on");

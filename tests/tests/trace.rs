@@ -4,11 +4,11 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::mpsc::{Receiver, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -134,26 +134,35 @@ impl Site {
         self.children[child].2.send(frame);
     }
 
-    /// Whether programs that tell are in the kernel.
-    fn is_traced(&self) -> bool {
+    /// The folder of the parent's pins.
+    fn pins(&self) -> PathBuf {
         let pins = self.daemon.json(&["parent", "show", PARENT])["pins"].clone();
-        let pin = Path::new(pins.as_str().expect("a folder")).join("maclane_tracer");
-        let pin = pin.to_str().expect("UTF-8");
-        let dump = process::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned", pin]));
-        let dump: Value = serde_json::from_str(&dump).expect("JSON");
-        dump[0]["formatted"]["value"]["flags"] != 0
+        pins.as_str().expect("a folder").into()
+    }
+
+    /// Whether programs are asked to tell.
+    fn is_traced(&self) -> bool {
+        is_traced(&self.pins())
     }
 
     /// The size of a program in bytes, without what the verifier has taken out because it is never reached.
     fn size(&self, name: &str) -> u64 {
-        let pins = self.daemon.json(&["parent", "show", PARENT])["pins"].clone();
-        let pin = Path::new(pins.as_str().expect("a folder")).join("programs").join(name);
+        let pin = self.pins().join("programs").join(name);
         let pin = pin.to_str().expect("UTF-8");
         let shown =
             process::run(Command::new("bpftool").args(["-j", "prog", "show", "pinned", pin]));
         let shown: Value = serde_json::from_str(&shown).expect("JSON");
         shown["bytes_xlated"].as_u64().expect("a size")
     }
+}
+
+/// Whether the programs with these pins are asked to tell.
+fn is_traced(pins: &Path) -> bool {
+    let pin = pins.join("maclane_tracer");
+    let pin = pin.to_str().expect("UTF-8");
+    let dump = process::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned", pin]));
+    let dump: Value = serde_json::from_str(&dump).expect("JSON");
+    dump[0]["formatted"]["value"]["flags"] != 0
 }
 
 /// The guard in front of a program, where there is one.
@@ -346,6 +355,12 @@ fn a_trace_ends_with_the_daemon_and_traffic_goes_on() {
     assert!(!site.is_traced());
     let result = ping.stop();
     assert!(result.is_clean(), "{result:?}");
+    let pins = site.pins();
+    let _tracing = Tracing::begin(&site.daemon, "");
+    let began = Instant::now();
+    site.daemon.stop();
+    assert!(began.elapsed() < patience(Duration::from_secs(4)), "{:?}", began.elapsed());
+    assert!(!is_traced(&pins), "it tells nobody");
     assert_reaches(&site.lan.router.ns, "192.168.50.103".parse::<std::net::Ipv4Addr>().unwrap());
 }
 

@@ -47,7 +47,7 @@ pub(crate) use self::{
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Mutex, Notify, Semaphore, mpsc},
+    sync::{Mutex, Notify, Semaphore, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -99,6 +99,8 @@ pub(crate) struct Engine {
     events: Arc<Events>,
     /// The places of those who trace.
     traces: Arc<Semaphore>,
+    /// True when the daemon stops.
+    stopping: watch::Sender<bool>,
     _tasks: [Task; 2],
 }
 
@@ -151,12 +153,20 @@ impl Engine {
         }
         let control = Task::spawn(control(state.clone(), kick, heard));
         let traces = Arc::new(Semaphore::new(trace::TRACES));
-        Ok(Arc::new(Self { state, events, traces, _tasks: [listen, control] }))
+        let (stopping, _) = watch::channel(false);
+        Ok(Arc::new(Self { state, events, traces, stopping, _tasks: [listen, control] }))
     }
 
     /// What has happened.
     pub(crate) fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Ends what goes on until the daemon stops: events and traces.
+    pub(crate) async fn end_streams(&self) {
+        self.events.end();
+        self.stopping.send_replace(true);
+        self.state.lock().await.end_traces();
     }
 
     /// Every parent.

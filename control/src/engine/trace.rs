@@ -20,7 +20,7 @@ use dataplane_common::{
     abi::port_flag,
     trace::{SNAP_BYTES, Tracer, trace_flag},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 
 use self::path::{Scene, view};
 use super::{Engine, state::State};
@@ -125,13 +125,17 @@ pub(crate) struct Trace {
     missed: Arc<AtomicU64>,
     at: Vec<(SharedTraces, u64)>,
     kick: Arc<Notify>,
+    stopping: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Trace {
-    /// Waits for the next frame; `None` if there are no parents any more.
+    /// Waits for the next frame; `None` when the daemon stops.
     pub(crate) async fn next(&mut self) -> Option<TraceView> {
-        self.frames.recv().await
+        tokio::select! {
+            frame = self.frames.recv() => frame,
+            _ = self.stopping.wait_for(|stopping| *stopping) => None,
+        }
     }
 
     /// How many frames were missed since this was asked last.
@@ -162,8 +166,8 @@ impl Engine {
         let parents = state.traced_parents(&spec).doing(doing)?;
         let (to, frames) = mpsc::channel(BEHIND);
         let missed = Arc::<AtomicU64>::default();
-        let kick = state.kick.clone();
-        let mut trace = Trace { frames, missed, at: Vec::new(), kick, _place: place };
+        let (kick, stopping) = (state.kick.clone(), self.stopping.subscribe());
+        let mut trace = Trace { frames, missed, at: Vec::new(), kick, stopping, _place: place };
         for iface in parents {
             let traces = state.parent(&iface)?.traces.clone();
             let wanted = Wanted { filter, to: to.clone(), missed: trace.missed.clone() };
@@ -256,6 +260,17 @@ impl State {
             filter.flags |= trace_flag::DROPS;
         }
         Ok(filter)
+    }
+
+    /// Asks the programs for no more frames: the daemon stops, and nobody would take them.
+    pub(crate) fn end_traces(&mut self) {
+        for (iface, parent) in &mut self.parents {
+            parent.traces.lock().wanted.clear();
+            let Some(plane) = &mut parent.plane else { continue };
+            if let Err(e) = plane.trace(Tracer::default()) {
+                tracing::warn!(parent = iface, "cannot end the trace: {e}");
+            }
+        }
     }
 
     /// Says to the programs which frames are wanted, and keeps at hand what those are explained with.
