@@ -228,14 +228,14 @@ pub(crate) fn curve(curve: &Curve) -> String {
     svg.legend(54.0, &names);
     let points = || curve.lines.iter().flat_map(|(_, points)| points);
     let most = points().map(|(_, s)| s.max()).fold(0.0, f64::max);
-    let least = points().map(|(_, s)| s.min()).fold(most, f64::min);
+    let lowest = points().map(|(_, s)| s.min()).fold(most, f64::min);
     let (first, last) =
         points().fold((f64::INFINITY, 0.0_f64), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
     let x = Axis { low: first, high: last, from: 90.0, to: WIDTH - 50.0, log: true };
     // From one power of ten to another, so that both ends have a name.
     let power = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.max(1e-9).log10()));
     let (low, high) = if curve.log {
-        (power(least, f64::floor), power(most, f64::ceil))
+        (power(lowest, f64::floor), power(most, f64::ceil))
     } else {
         (0.0, most * 1.05)
     };

@@ -25,7 +25,6 @@ impl Cpu {
     pub(crate) fn busy_seconds_since(self, before: Self) -> f64 {
         (self.busy - before.busy) as f64 / TICKS_PER_SECOND
     }
-
 }
 
 /// The thread whose children all threads of the kernel are.

@@ -152,7 +152,9 @@ impl Host {
         };
         let of = |(four, six): (Ipv4Addr, Ipv6Addr)| [format!("{four}/16"), format!("{six}/64")];
         let [m, v] = ADDRESSES.map(of);
-        let more = |last| of((Ipv4Addr::new(10, 77, 0, last), Ipv6Addr::from(0xfd00 << 112 | u128::from(last))));
+        let more = |last| {
+            of((Ipv4Addr::new(10, 77, 0, last), Ipv6Addr::from(0xfd00 << 112 | u128::from(last))))
+        };
         let m2 = child("m2", "lan", more(21));
         let m1 = child("m1", "lan", m);
         let guard = guard()?;
@@ -255,12 +257,7 @@ fn datagram6((from, ip): (Mac, Ipv6Addr), to: Mac) -> Frame {
 const IFINDEX: usize = 40;
 
 /// Nanoseconds of one frame.
-fn time(
-    ns: &Netns,
-    program: &SchedClassifier,
-    ifindex: Option<u32>,
-    frame: &Frame,
-) -> Result<f64> {
+fn time(ns: &Netns, program: &SchedClassifier, ifindex: Option<u32>, frame: &Frame) -> Result<f64> {
     let frame = frame.to_bytes();
     let mut skb = [0; 192];
     skb[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.unwrap_or(0).to_ne_bytes());

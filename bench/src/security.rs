@@ -105,11 +105,11 @@ fn send(child: &Netns) -> Result<f64> {
     let sending = thread::spawn(move || {
         pin(load_cpu())?;
         let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
-        let before = Duration::from(clock_gettime(clock)?);
+        let before = clock_gettime(clock)?;
         for _ in 0..FRAMES as usize / BURST {
             tap.send_burst(&frame, BURST);
         }
-        Ok((Duration::from(clock_gettime(clock)?) - before).as_secs_f64())
+        Ok(Duration::from(clock_gettime(clock)? - before).as_secs_f64())
     });
     sending.join().expect("it does not panic")
 }

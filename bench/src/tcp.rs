@@ -125,10 +125,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { rows: BULK_TO, run: |cx| bulk(cx, false) },
     Bench { rows: BULK_FROM, run: |cx| bulk(cx, true) },
     Bench { rows: HOST_CHILD, run: |cx| trips(cx, Pair::host_child(cx), Pair::shim()) },
-    Bench {
-        rows: CHILD_CHILD,
-        run: |cx| trips(cx, Pair::children(cx, MACVLAN), Pair::macvlan()),
-    },
+    Bench { rows: CHILD_CHILD, run: |cx| trips(cx, Pair::children(cx, MACVLAN), Pair::macvlan()) },
     Bench {
         rows: VETH_VETH,
         run: |cx| trips(cx, Pair::children(cx, "--kind veth"), Pair::bridge()),

@@ -121,9 +121,8 @@ impl Tap {
         let mut messages = vec![message; times];
         let count = libc::c_uint::try_from(times).expect("a burst is short");
         // SAFETY: there are as many messages, and each points to `part`, which points to `bytes`.
-        let sent = unsafe {
-            libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0)
-        };
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
         let error = io::Error::last_os_error();
         let done = sent >= 0 || error.raw_os_error() == Some(libc::ENOBUFS);
         assert!(done, "cannot send {times} times {} bytes: {error}", bytes.len());
