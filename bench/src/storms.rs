@@ -10,7 +10,7 @@ use crate::{
     load::{Generator, Sink, rate},
     row::{Bench, Measured, Row, Target, info, row},
     series::{Outcome, Series, alternate},
-    storm::{ASKED, Of, RATE, Storm, stranger},
+    storm::{ASKED, Of, RATE, Storm, storm, stranger},
 };
 
 const KERNEL: &str = "kernel macvlan";
@@ -105,42 +105,52 @@ fn storms(cx: &Context) -> Result<Measured> {
         side.grow(cx, CHILDREN)?;
     }
     let calm = ours.storm(cx, Of::Strangers, 0)?;
-    let mut all: [Vec<Storm>; 8] = Default::default();
-    for round in 0..cx.rounds().min(7) {
-        cx.say_round(round + 1);
-        let arp = |side: &Growing| side.storm(cx, Of::Strangers, RATE);
-        let with = |xdp, unknown| {
-            ours.line().configure(Setup { xdp, unknown, ..SETUP });
-            arp(&ours)
-        };
-        let measured = [
-            with("off", "pass")?,
-            arp(&peer)?,
-            crate::storm::storm(cx, &sender, Of::Strangers, RATE)?,
-            with("native", "pass")?,
-            with("native", "drop")?,
-            with("off", "drop")?,
+    let arp = || ours.storm(cx, Of::Strangers, RATE);
+    let [off, kernel, sender, udp, udp_kernel] = rounds(cx, || {
+        Ok([
+            arp()?,
+            peer.storm(cx, Of::Strangers, RATE)?,
+            storm(cx, &sender, Of::Strangers, RATE)?,
             ours.storm(cx, Of::Datagrams, RATE)?,
             peer.storm(cx, Of::Datagrams, RATE)?,
-        ];
-        all.iter_mut().zip(measured).for_each(|(all, storm)| all.push(storm));
-    }
-    let [off, kernel, sender, native, drop_native, drop_off, udp, udp_kernel] = &all;
+        ])
+    })?;
+    // One after the other: with so many children it takes seconds to attach XDP anew.
+    let with = |xdp, unknown| {
+        ours.line().configure(Setup { xdp, unknown, ..SETUP });
+        rounds(cx, || Ok([arp()?]))
+    };
+    let [native] = with("native", "pass")?;
+    let [drop_native] = with("native", "drop")?;
+    let [drop_off] = with("off", "drop")?;
     Ok([
-        answered(off),
+        answered(&off),
         answered(&[calm]),
-        answered(kernel),
-        busy(off, Some(kernel)),
-        busy(sender, None),
-        answered(native),
-        busy(native, Some(off)),
-        busy(drop_off, Some(kernel)),
-        busy(drop_native, Some(drop_off)),
-        answered(udp),
-        answered(udp_kernel),
-        busy(udp, Some(udp_kernel)),
+        answered(&kernel),
+        busy(&off, Some(&kernel)),
+        busy(&sender, None),
+        answered(&native),
+        busy(&native, Some(&off)),
+        busy(&drop_off, Some(&kernel)),
+        busy(&drop_native, Some(&drop_off)),
+        answered(&udp),
+        answered(&udp_kernel),
+        busy(&udp, Some(&udp_kernel)),
     ]
     .into())
+}
+
+/// The same storms in turn, some rounds of them.
+fn rounds<const N: usize>(
+    cx: &Context,
+    once: impl Fn() -> Result<[Storm; N]>,
+) -> Result<[Vec<Storm>; N]> {
+    let mut all = [const { Vec::new() }; N];
+    for round in 1..=cx.rounds().min(7) {
+        cx.say(&format!("storms of round {round}"));
+        all.iter_mut().zip(once()?).for_each(|(all, storm)| all.push(storm));
+    }
+    Ok(all)
 }
 
 fn series(storms: &[Storm], value: impl Fn(&Storm) -> f64) -> Series {
@@ -152,9 +162,9 @@ fn answered(storms: &[Storm]) -> Outcome {
     Outcome { ours: series(storms, |storm| storm.answered), peer: Some(all) }
 }
 
-fn busy(ours: &[Storm], peer: Option<&Vec<Storm>>) -> Outcome {
+fn busy(ours: &[Storm], peer: Option<&[Storm]>) -> Outcome {
     let percent = |storms: &[Storm]| series(storms, |storm| storm.percent);
-    Outcome { ours: percent(ours), peer: peer.map(|peer| percent(peer)) }
+    Outcome { ours: percent(ours), peer: peer.map(percent) }
 }
 
 /// Questions for strangers, as many as there can be.
