@@ -7,13 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use tests::{daemon::Daemon, frames::Frame, mac::Mac, tap::Tap};
+use anyhow::{Result, ensure};
+use tests::{daemon::Daemon, frames::Frame, mac::Mac, netns::Netns, tap::Tap, topology::PARENT};
 
 use crate::{
     context::{Context, cpus, load_cpu, pin},
     cpu::Work,
     line::{Line, WIRE},
+    load::Generator,
 };
 
 /// ARP requests for a child that are sent during a storm.
@@ -25,8 +26,11 @@ pub(crate) const RATE: u32 = 45_000;
 /// The child that is asked for.
 pub(crate) const ASKED_FOR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 99);
 
-/// Broadcasts that the kernel is handed at once.
+/// Broadcasts that are sent at once at least.
 const BURST: u32 = 64;
+
+/// How busy the kernel may be before a storm, as a part of one CPU, and how long that is waited for.
+const CALM: (f64, Duration) = (0.1, Duration::from_secs(5));
 
 /// What a storm is made of.
 #[derive(Clone, Copy, Debug)]
@@ -73,15 +77,17 @@ pub(crate) fn storm(cx: &Context, line: &Line, of: Of, rate: u32) -> Result<Stor
     cx.check()?;
     let time = Duration::from_secs(cx.seconds().into());
     let daemon = line.daemon.as_ref().map(Daemon::id);
+    calm_down(daemon)?;
     let (calm, ()) = busy(daemon, || thread::sleep(time / 2))?;
 
-    let (tap, asking) = (Tap::open(&line.wire, WIRE), Tap::open(&line.wire, WIRE));
-    let frame = of.frame().to_bytes();
-    let over = AtomicBool::new(false);
+    let generator = Generator::new(&line.wire, WIRE, &of.frame(), 0)?;
+    let asking = Tap::open(&line.wire, WIRE);
+    let (over, before) = (AtomicBool::new(false), received(&line.host));
     let storming = || {
         let began = Instant::now();
         let (sent, answered) = thread::scope(|scope| {
-            let sending = scope.spawn(|| send(&tap, &frame, rate, &over));
+            let sending = || line.wire.enter(|| send(&generator, rate, &over));
+            let sending = scope.spawn(sending);
             let answered = ask(&asking, time);
             over.store(true, Ordering::Relaxed);
             (sending.join().expect("it does not panic"), answered)
@@ -89,13 +95,30 @@ pub(crate) fn storm(cx: &Context, line: &Line, of: Of, rate: u32) -> Result<Stor
         (sent, answered, began.elapsed())
     };
     let (busy, (sent, answered, took)) = busy(daemon, storming)?;
+    let (sent, arrived) = (f64::from(sent?), received(&line.host) - before);
+    ensure!(arrived >= 0.9 * sent, "of {sent} broadcasts only {arrived} have arrived");
     let share = busy - calm;
     #[allow(clippy::cast_precision_loss)]
     Ok(Storm {
         answered: answered.into(),
         percent: 100.0 * share / cpus() as f64,
-        microseconds: share * took.as_secs_f64() * 1e6 / f64::from(sent),
+        microseconds: share * took.as_secs_f64() * 1e6 / arrived,
     })
+}
+
+/// Waits until what the storm before has left in the kernel's queues is done.
+fn calm_down(daemon: Option<u32>) -> Result<()> {
+    let (most, patience) = CALM;
+    let began = Instant::now();
+    while busy(daemon, || thread::sleep(patience / 25))?.0 > most && began.elapsed() < patience {}
+    Ok(())
+}
+
+/// Frames that the parent has received.
+fn received(host: &Netns) -> f64 {
+    let text = host.ip(&format!("-s -json link show dev {PARENT}"));
+    let links: serde_json::Value = serde_json::from_str(&text).expect("ip prints JSON");
+    links[0]["stats64"]["rx"]["packets"].as_f64().expect("a link counts what it receives")
 }
 
 /// How many CPUs that took, on average, with the threads of the kernel and a daemon.
@@ -106,22 +129,23 @@ fn busy<T>(daemon: Option<u32>, doing: impl FnOnce() -> T) -> Result<(f64, T)> {
     Ok((after.seconds_since(&before) / took.as_secs_f64(), done))
 }
 
-/// Sends until it is over, evenly by the millisecond; returns how many the kernel took.
-fn send(tap: &Tap, frame: &[u8], rate: u32, over: &AtomicBool) -> u32 {
+/// Sends until it is over what is due; returns how many. To set a run of the generator up takes the
+/// kernel some 30 ms, most of which it waits: so long are the gaps.
+fn send(generator: &Generator, rate: u32, over: &AtomicBool) -> Result<u32> {
     let _ = pin(load_cpu());
     let began = Instant::now();
-    let (mut tried, mut sent) = (0, 0);
+    let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some seconds")]
-        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u32;
-        while tried < due {
-            let burst = BURST.min(due - tried);
-            tried += burst;
-            sent += u32::try_from(tap.send_burst(frame, burst as usize)).unwrap_or(0);
+        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u32 - sent;
+        if due >= BURST.min(rate / 10).max(1) {
+            generator.send(due)?;
+            sent += due;
+        } else {
+            thread::sleep(Duration::from_millis(1));
         }
-        thread::sleep(Duration::from_millis(1));
     }
-    sent
+    Ok(sent)
 }
 
 /// Asks for the child during a time; returns how many requests were answered.
