@@ -17,6 +17,8 @@ pub(crate) struct Curve {
     pub(crate) title: &'static str,
     pub(crate) x: &'static str,
     pub(crate) y: &'static str,
+    /// Whether what is counted upwards is so on a logarithmic axis.
+    pub(crate) log: bool,
     pub(crate) lines: Vec<(&'static str, Vec<(f64, Series)>)>,
 }
 
@@ -28,8 +30,8 @@ impl Curve {
             points.retain(|(_, series)| series.min().is_finite() && series.max().is_finite());
         }
         lines.retain(|(_, points)| points.len() > 1);
-        let Self { file, title, x, y, .. } = *self;
-        (!lines.is_empty()).then_some(Self { file, title, x, y, lines })
+        let Self { file, title, x, y, log, .. } = *self;
+        (!lines.is_empty()).then_some(Self { file, title, x, y, log, lines })
     }
 }
 
@@ -128,8 +130,12 @@ impl Axis {
         self.from + part.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    /// Round values between its ends, about five of them.
+    /// Round values between its ends, about five of them; powers of ten on a logarithmic axis.
     fn ticks(&self) -> Vec<f64> {
+        if self.log {
+            let powers = (-9..=12).map(|power| 10_f64.powi(power));
+            return powers.filter(|tick| (self.low..=self.high).contains(tick)).collect();
+        }
         let rough = (self.high - self.low) / 5.0;
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
@@ -184,9 +190,9 @@ pub(crate) fn ratios(all: &[Finished]) -> String {
         54.0,
         &[("target met", COLOURS[0]), ("target missed", COLOURS[1]), ("target", MARK)],
     );
-    let axis = Axis { low: 0.1, high: 20.0, from: 220.0, to: WIDTH - 110.0, log: true };
+    let axis = Axis { low: 0.02, high: 20.0, from: 220.0, to: WIDTH - 110.0, log: true };
     let bottom = height - 55.0;
-    for tick in [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0] {
+    for tick in [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0] {
         svg.line((axis.at(tick), 70.0), (axis.at(tick), bottom), GRID, 1.0);
         svg.text((axis.at(tick), bottom + 16.0), "middle", 12, &tick.to_string());
     }
@@ -221,11 +227,19 @@ pub(crate) fn curve(curve: &Curve) -> String {
         curve.lines.iter().zip(COLOURS).map(|((name, _), colour)| (*name, colour)).collect();
     svg.legend(54.0, &names);
     let points = || curve.lines.iter().flat_map(|(_, points)| points);
-    let extreme = |of: fn(&Series) -> f64| points().map(|(_, s)| of(s)).fold(0.0, f64::max);
+    let most = points().map(|(_, s)| s.max()).fold(0.0, f64::max);
+    let lowest = points().map(|(_, s)| s.min()).fold(most, f64::min);
     let (first, last) =
         points().fold((f64::INFINITY, 0.0_f64), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
     let x = Axis { low: first, high: last, from: 90.0, to: WIDTH - 50.0, log: true };
-    let y = Axis { low: 0.0, high: extreme(Series::max) * 1.05, from: 350.0, to: 75.0, log: false };
+    // From one power of ten to another, so that both ends have a name.
+    let power = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.max(1e-9).log10()));
+    let (low, high) = if curve.log {
+        (power(lowest, f64::floor), power(most, f64::ceil))
+    } else {
+        (0.0, most * 1.05)
+    };
+    let y = Axis { low, high, from: 350.0, to: 75.0, log: curve.log };
     for tick in y.ticks() {
         svg.line((x.from, y.at(tick)), (x.to, y.at(tick)), GRID, 1.0);
         svg.text((x.from - 8.0, y.at(tick) + 4.0), "end", 12, &short(tick));
@@ -247,7 +261,8 @@ pub(crate) fn curve(curve: &Curve) -> String {
         13,
         &format!("{}, logarithmic", curve.x),
     );
-    svg.text((x.from - 70.0, 72.0), "start", 13, curve.y);
+    let scale = if curve.log { ", logarithmic" } else { "" };
+    svg.text((x.from - 70.0, 72.0), "start", 13, &format!("{}{scale}", curve.y));
     for ((_, points), colour) in curve.lines.iter().zip(COLOURS) {
         let at = |(value, series): &(f64, Series)| (x.at(*value), y.at(series.median()));
         svg.path(&points.iter().map(at).collect::<Vec<_>>(), colour);
@@ -282,6 +297,8 @@ mod tests {
     fn ticks_are_round_and_inside() {
         let axis = Axis { low: 0.0, high: 7.3e6, from: 0.0, to: 1.0, log: false };
         assert_eq!(axis.ticks(), [0.0, 2e6, 4e6, 6e6]);
+        let log = Axis { low: 1.0, high: 1e4, log: true, ..axis };
+        assert_eq!(log.ticks(), [1.0, 10.0, 100.0, 1e3, 1e4]);
     }
 
     #[test]

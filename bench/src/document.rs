@@ -138,8 +138,12 @@ const METHOD: &str = "
 - TCP bulk is `iperf3`, sender and receiver on a CPU each, and what the receiver saw in the median
   tenth of a second. A round trip is one byte there and one back (`TCP_NODELAY`), both ends on one
   CPU; round trips/s are those that fit into a second at the median.
-- CPU is what `/proc/stat` says around a run, less what the machine was busy with before it. Where
-  that was more than 40 %, there is no number.
+- Children have addresses, those of maclane from maclane, which keeps them to these (`--security
+  enforce`), as users' children are. Rows of port security say what that takes.
+- CPU of a TCP stream is what `/proc/stat` says around it. CPU of a storm is how long the sender, the
+  threads of the kernel and the daemon have run, by their own clocks, less what they ran in as much
+  time before it: neighbours are not in it. The sender is a packet socket that hands the kernel up
+  to 64 frames at once, every millisecond; it is in every number, and alone in `arp-storm-sender`.
 - Nanoseconds of a program are `BPF_PROG_TEST_RUN` on the programs and tables of a running daemon;
   `program-bare` is what of each is the kernel's own.
 

@@ -27,6 +27,10 @@ const HOST_END: &str = "h0";
 /// The child's address.
 pub(crate) const CHILD: Mac = Mac([0x02, 0xee, 0, 0, 0, 1]);
 
+/// The address that a macvlan child has of its owner, and maclane's children of maclane: it keeps them
+/// to it (`--security enforce`), as it does users' children.
+pub(crate) const CHILD_IP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
 /// Who sends: nobody that the host knows.
 const STRANGER: Mac = Mac([0x02, 0xdd, 0, 0, 0, 1]);
 
@@ -67,12 +71,24 @@ impl Line {
     /// With maclane, and one child that it has made.
     pub(crate) fn maclane(cx: &Context, setup: Setup) -> Self {
         let mut line = Self::bare();
-        let daemon = Daemon::start_program(cx.program.clone(), &line.host, &[]);
-        daemon.run(&["parent", "add", PARENT, "--xdp", setup.xdp, "--unknown", setup.unknown]);
+        line.daemon = Some(Daemon::start_program(cx.program.clone(), &line.host, &[]));
+        line.configure(setup);
+        let daemon = line.maclane_there();
         daemon.network("lan", setup.vlan, setup.kind);
-        daemon.child_with("child", "lan", &line.child, &["--mac", &CHILD.to_string()]);
-        line.daemon = Some(daemon);
+        let (mac, cidr) = (CHILD.to_string(), format!("{CHILD_IP}/16"));
+        daemon.child_with("child", "lan", &line.child, &["--mac", &mac, "--ip", &cidr]);
         line
+    }
+
+    /// The maclane that runs there.
+    pub(crate) const fn maclane_there(&self) -> &Daemon {
+        self.daemon.as_ref().expect("maclane runs there")
+    }
+
+    /// Tells maclane how its parent has to be, also while it serves it.
+    pub(crate) fn configure(&self, Setup { xdp, unknown, .. }: Setup) {
+        let words = ["parent", "add", PARENT, "--xdp", xdp, "--unknown", unknown];
+        self.maclane_there().run(&words);
     }
 
     /// With a macvlan child of the kernel.
@@ -80,6 +96,7 @@ impl Line {
         let line = Self::bare();
         line.host.macvlan(PARENT, mode, &line.child, PARENT);
         line.child.set_mac(PARENT, CHILD);
+        line.child.address(PARENT, &format!("{CHILD_IP}/16"));
         line
     }
 

@@ -47,19 +47,24 @@ impl Generator {
     ///
     /// The time is the kernel's own, without the 30 ms that it takes to set a run up.
     fn run(&self, ns: &Netns) -> Result<f64> {
-        let program: &Xdp =
-            self.ebpf.program("load_generator").context("no generator")?.try_into()?;
-        let result = ns.enter(|| {
+        let duration = ns.enter(|| {
             pin(load_cpu())?;
-            let mut options = TestRunOptions::new();
-            options.data_in = Some(&self.frame);
-            options.repeat = FRAMES;
-            options.attrs = options.attrs.xdp_live_frames(BATCH);
-            program.test_run(options).context("cannot run load_generator")
+            self.send(FRAMES)
         })?;
         // The kernel says how many whole nanoseconds a frame took.
-        let nanoseconds = result.duration.as_secs_f64() * 1e9 + 0.5;
+        let nanoseconds = duration.as_secs_f64() * 1e9 + 0.5;
         Ok(nanoseconds * f64::from(FRAMES) / 1e9)
+    }
+
+    /// Makes and sends frames from the namespace of the calling thread; returns how long each took.
+    pub(crate) fn send(&self, frames: u32) -> Result<Duration> {
+        let program: &Xdp =
+            self.ebpf.program("load_generator").context("no generator")?.try_into()?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&self.frame);
+        options.repeat = frames;
+        options.attrs = options.attrs.xdp_live_frames(BATCH);
+        Ok(program.test_run(options).context("cannot run load_generator")?.duration)
     }
 }
 

@@ -9,14 +9,17 @@ mod cpu;
 mod docker;
 mod document;
 mod frames;
+mod growing;
 mod line;
 mod load;
 mod programs;
 mod report;
 mod row;
 mod scale;
+mod security;
 mod series;
 mod storm;
+mod storms;
 mod tcp;
 
 use std::{
@@ -74,8 +77,10 @@ fn benches() -> impl Iterator<Item = &'static Bench> {
     [
         frames::BENCHES,
         tcp::BENCHES,
+        security::BENCHES,
         children::BENCHES,
         docker::BENCHES,
+        storms::BENCHES,
         scale::BENCHES,
         programs::BENCHES,
     ]

@@ -5,7 +5,7 @@
 //! redirect ends where the program does.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,6 +26,7 @@ use crate::{
     load::bare_program,
     row::{Bench, Measured, Row, info},
     series::{Outcome, Series, alone},
+    storm,
 };
 
 const NS: &str = "ns/frame";
@@ -48,7 +49,62 @@ const PROGRAMS: &[Row] = &[
         None,
         "What of every program's time is not the program's own.",
     ),
-    info("program-guard", "maclane_guard: a macvlan child's frame", NS, None, ""),
+    info(
+        "program-guard",
+        "maclane_guard: a macvlan child's frame",
+        NS,
+        None,
+        "Without port security, as are all programs above.",
+    ),
+    info(
+        "program-guard-enforce",
+        "maclane_guard, port security enforced: plain UDP from the child's first IPv4 address",
+        NS,
+        None,
+        "TCP and UDP from there take one comparison.",
+    ),
+    info(
+        "program-guard-enforce-ping",
+        "maclane_guard, port security enforced: ICMP, which is no plain frame",
+        NS,
+        None,
+        "Whatever is not plain is looked at in full: limits, headers, and whose address it is.",
+    ),
+    info(
+        "program-guard-enforce-ipv6",
+        "maclane_guard, port security enforced: UDP in IPv6",
+        NS,
+        None,
+        "",
+    ),
+    info(
+        "program-port-veth-enforce",
+        "maclane_port, port security enforced: veth child → veth child, plain UDP",
+        NS,
+        None,
+        "",
+    ),
+    info(
+        "program-port-veth-enforce-ipv6",
+        "maclane_port, port security enforced: veth child → veth child, UDP in IPv6",
+        NS,
+        None,
+        "",
+    ),
+    info(
+        "program-ingress-stranger",
+        "maclane_ingress: drop an ARP request for a stranger, `--unknown drop`",
+        NS,
+        None,
+        "",
+    ),
+    info(
+        "program-xdp-stranger",
+        "maclane_xdp: drop an ARP request for a stranger, `--unknown drop`",
+        NS,
+        None,
+        "",
+    ),
 ];
 
 const MEMORY: &[Row] = &[
@@ -69,27 +125,54 @@ struct Host {
     /// Where the programs are pinned.
     pins: PathBuf,
     macs: [Mac; 4],
+    /// The guard of the first macvlan child.
+    guard: SchedClassifier,
     line: Line,
+    _children: Netns,
 }
+
+/// The addresses of the first child of each kind, where maclane has given them some.
+const ADDRESSES: [(Ipv4Addr, Ipv6Addr); 2] = [
+    (Ipv4Addr::new(10, 77, 0, 11), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x11)),
+    (Ipv4Addr::new(10, 77, 0, 12), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x12)),
+];
 
 impl Host {
-    fn new(cx: &Context) -> Result<Self> {
+    /// Its children have addresses of maclane, and are kept to them, or have none.
+    fn new(cx: &Context, given: bool) -> Result<Self> {
         let setup = Setup { kind: "macvlan", vlan: 0, xdp: "native", unknown: "drop" };
-        let line = Line::maclane(cx, setup);
-        let daemon = daemon(&line);
+        let (line, children) = (Line::maclane(cx, setup), Netns::new());
+        let daemon = line.maclane_there();
         daemon.network("veths", 0, "veth");
-        let child = |name: &str, network: &str| {
-            daemon.child_with(name, network, &line.child, &["--ifname", name])
+        let child = |name: &str, network: &str, addresses: [String; 2]| {
+            let [four, six] = &addresses;
+            let ips = ["--ip", four, "--ip", six];
+            let ips: &[&str] = if given { &ips } else { &[] };
+            daemon.child_with(name, network, &children, &[&["--ifname", name], ips].concat())
         };
-        let macs =
-            [child("m1", "lan"), child("m2", "lan"), child("v1", "veths"), child("v2", "veths")];
-        let pins = pins(daemon)?;
-        Ok(Self { pins, macs, line })
+        let of = |(four, six): (Ipv4Addr, Ipv6Addr)| [format!("{four}/16"), format!("{six}/64")];
+        let [m, v] = ADDRESSES.map(of);
+        let more = |last| {
+            of((Ipv4Addr::new(10, 77, 0, last), Ipv6Addr::from(0xfd00 << 112 | u128::from(last))))
+        };
+        let m2 = child("m2", "lan", more(21));
+        let m1 = child("m1", "lan", m);
+        let guard = guard()?;
+        let macs = [m1, m2, child("v1", "veths", v), child("v2", "veths", more(22))];
+        Ok(Self { pins: pins(daemon)?, macs, guard, line, _children: children })
     }
-}
 
-fn daemon(line: &Line) -> &Daemon {
-    line.daemon.as_ref().expect("maclane runs")
+    /// A program of its parent.
+    fn program(&self, name: &str) -> Result<SchedClassifier> {
+        // aya has no way to open a pinned `Xdp`, and how a test is run is the same for both.
+        Ok(SchedClassifier::from_pin(self.pins.join("programs").join(name))?)
+    }
+
+    /// Nanoseconds that a program takes for a frame that comes by an interface.
+    fn time(&self, program: &SchedClassifier, ifname: Option<&str>, frame: &Frame) -> Result<f64> {
+        let ns = &self.line.host;
+        time(ns, program, ifname.map(|name| ns.ifindex(name)), frame)
+    }
 }
 
 fn pins(daemon: &Daemon) -> Result<PathBuf> {
@@ -98,22 +181,23 @@ fn pins(daemon: &Daemon) -> Result<PathBuf> {
 }
 
 fn programs(cx: &Context) -> Result<Measured> {
-    let host = Host::new(cx)?;
-    let [m1, _, v1, v2] = host.macs;
-    let own = host.line.host.mac(PARENT);
-    let stranger = Mac::local(99);
-    // aya has no way to open a pinned `Xdp`, and how a test is run is the same for both.
-    let open = |name: &str| SchedClassifier::from_pin(host.pins.join("programs").join(name));
-    let (xdp, ingress) = (open("maclane_xdp")?, open("maclane_ingress")?);
-    let (egress, port) = (open("maclane_egress")?, open("maclane_port")?);
-    let (guard, bare) = (guard()?, bare_program()?);
+    let (free, kept) = (Host::new(cx, false)?, Host::new(cx, true)?);
+    let [xdp, ingress, egress, port] = PARENTS.map(|name| free.program(name));
+    let (xdp, ingress, egress, port) = (xdp?, ingress?, egress?, port?);
+    let [kept_xdp, kept_ingress, _, kept_port] = PARENTS.map(|name| kept.program(name));
+    let (kept_xdp, kept_ingress, kept_port) = (kept_xdp?, kept_ingress?, kept_port?);
+    let bare = bare_program()?;
 
-    let ns = &host.line.host;
-    let run = |program: &SchedClassifier, ifname: Option<&str>, from, to| {
-        time(ns, program, ifname.map(|name| ns.ifindex(name)), from, to)
+    let [m1, _, v1, v2] = free.macs;
+    let own = free.line.host.mac(PARENT);
+    let stranger = Mac::local(99);
+    let [km, _, kv, kv2] = kept.macs;
+    let [(m4, m6), (v4, v6)] = ADDRESSES;
+    let question = storm::stranger(stranger);
+    let (wire, end) = (Some(PARENT), Some("ml-v1"));
+    let run = |program: &SchedClassifier, ifname, from, to| {
+        free.time(program, ifname, &datagram((from, Ipv4Addr::new(10, 9, 8, 1)), to))
     };
-    let wire = Some(PARENT);
-    let end = Some("ml-v1");
     let outcomes = alone(cx, || {
         Ok([
             run(&xdp, None, stranger, v1)?,
@@ -127,25 +211,54 @@ fn programs(cx: &Context) -> Result<Measured> {
             run(&port, end, v1, v2)?,
             run(&port, end, v1, stranger)?,
             run(&bare, None, stranger, m1)?,
-            run(&guard, None, m1, stranger)?,
+            run(&free.guard, None, m1, stranger)?,
+            kept.time(&kept.guard, None, &datagram((km, m4), stranger))?,
+            kept.time(&kept.guard, None, &ping((km, m4), stranger))?,
+            kept.time(&kept.guard, None, &datagram6((km, m6), stranger))?,
+            kept.time(&kept_port, end, &datagram((kv, v4), kv2))?,
+            kept.time(&kept_port, end, &datagram6((kv, v6), kv2))?,
+            kept.time(&kept_ingress, wire, &question)?,
+            kept.time(&kept_xdp, None, &question)?,
         ])
     });
     Ok(outcomes?.into())
+}
+
+/// The programs of a parent.
+const PARENTS: [&str; 4] = ["maclane_xdp", "maclane_ingress", "maclane_egress", "maclane_port"];
+
+/// A datagram, in IPv4.
+fn datagram((from, ip): (Mac, Ipv4Addr), to: Mac) -> Frame {
+    let to = (to, SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 2), 9));
+    Frame::udp((from, SocketAddrV4::new(ip, 9)), to, "maclane")
+}
+
+/// The same as ICMP.
+fn ping(from: (Mac, Ipv4Addr), to: Mac) -> Frame {
+    const PROTOCOL: usize = 9;
+    const ICMP: u8 = 1;
+    let mut frame = datagram(from, to);
+    frame.payload[PROTOCOL] = ICMP;
+    frame
+}
+
+/// A datagram, in IPv6.
+fn datagram6((from, ip): (Mac, Ipv6Addr), to: Mac) -> Frame {
+    const IPV6: u16 = 0x86dd;
+    let server = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    // Eight bytes of UDP, 64 hops.
+    let head = [0x60, 0, 0, 0, 0, 8, 17, 64];
+    let udp = [0, 9, 0, 9, 0, 8, 0, 0];
+    let payload = [&head[..], &ip.octets(), &server.octets(), &udp].concat();
+    Frame { ethertype: IPV6, payload, ..Frame::new(from, to, "") }
 }
 
 /// Where `ifindex` is in `struct __sk_buff` (`include/uapi/linux/bpf.h`).
 const IFINDEX: usize = 40;
 
 /// Nanoseconds of one frame.
-fn time(
-    ns: &Netns,
-    program: &SchedClassifier,
-    ifindex: Option<u32>,
-    from: Mac,
-    to: Mac,
-) -> Result<f64> {
-    let ip = |last| SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, last), 9);
-    let frame = Frame::udp((from, ip(1)), (to, ip(2)), "maclane").to_bytes();
+fn time(ns: &Netns, program: &SchedClassifier, ifindex: Option<u32>, frame: &Frame) -> Result<f64> {
+    let frame = frame.to_bytes();
     let mut skb = [0; 192];
     skb[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.unwrap_or(0).to_ne_bytes());
     let result = ns.enter(|| {
@@ -170,7 +283,7 @@ fn guard() -> Result<SchedClassifier> {
 }
 
 fn memory(cx: &Context) -> Result<Measured> {
-    let host = Host::new(cx)?;
+    let host = Host::new(cx, false)?;
     let map = |name: &str| bpftool(&["map", "show", "pinned", text(&host.pins.join(name))?]);
     let total: f64 = map::ALL.iter().map(|name| memlock(&map(name)?)).sum::<Result<f64>>()?;
     // It grows with what it holds.

@@ -1,21 +1,21 @@
 //! What changes with the number of children, and of entries in the FDB.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData};
 use dataplane_common::abi::{Bucket, FdbKey, FdbValue, SOURCES, bucket, map};
-use tests::{mac::Mac, netns::Netns, topology::PARENT};
+use tests::{mac::Mac, topology::PARENT};
 
 use crate::{
     chart::Curve,
-    children::{milliseconds, namespaces},
     context::Context,
-    line::{CHILD, Line, Setup, Side},
+    growing::Growing,
+    line::{CHILD, Line, Setup},
     load::{Sink, rate},
     row::{Bench, Measured, Row, Target, info, row},
     series::{Outcome, Series},
-    storm::{ASKED, ASKED_FOR, RATE, Storm, storm},
+    storm::{Of, RATE},
 };
 
 const KERNEL: &str = "kernel macvlan";
@@ -40,40 +40,12 @@ const CHILDREN: &[Row] = &[
         "",
     ),
     row(
-        "arp-storm-answered",
-        "45,000 broadcast ARP requests/s for strangers, 500 macvlan children: requests for a \
-         child answered",
-        "of 5",
-        "all",
-        Target::AtLeast(1.0),
-        "An untagged broadcast from the wire is left to the kernel's macvlan, which queues it and \
-         makes a copy for every child: the queue overflows, and requests for a child are lost in \
-         it as they are without maclane. This waits for ARP steering.",
-    ),
-    info(
-        "arp-calm-answered",
-        "the same children, requests answered while there is no storm",
-        "of 5",
-        Some("all"),
-        "Without a storm all are answered: the set-up works.",
-    ),
-    info("arp-storm-answered-kernel", "the same with kernel macvlan", "of 5", Some("all"), ""),
-    row(
-        "arp-storm-cpu",
-        "that storm's CPU",
-        "% of the machine",
-        KERNEL,
-        Target::AtMost(0.125),
-        "As above: the kernel does the same work on both sides. There is no number where the machine \
-     was busy with other things for more than 40 %.",
-    ),
-    row(
         "broadcast-cost-1000",
         "CPU for a broadcast at 1,000 macvlan children",
         "µs",
         "maclane with one child",
         Target::AtMost(1.2),
-        "A copy for each child, by the kernel: it grows with the children until ARP steering.",
+        "",
     ),
 ];
 
@@ -91,113 +63,28 @@ pub(crate) const BENCHES: &[Bench] =
 
 const STEPS: [usize; 5] = [1, 10, 100, 500, 1000];
 
-/// A host that gets more and more macvlan children.
-struct Growing {
-    side: Side,
-    /// How long it took to add each.
-    added: Vec<f64>,
-    namespaces: Vec<Netns>,
-}
-
-impl Growing {
-    fn new(line: Line) -> Result<Self> {
-        let namespaces = namespaces();
-        for ns in &namespaces {
-            // All links of a namespace hear a request: only the one that has the address answers.
-            ns.sysctl("net/ipv4/conf/all/arp_ignore", "1");
-        }
-        Ok(Self { side: Side::stack(line, 0)?, added: Vec::new(), namespaces })
-    }
-
-    /// Gives the second child the address that is asked for: the first one's sink takes everything.
-    fn address_second(&self) {
-        self.namespaces[1].address("e1", &format!("{ASKED_FOR}/16"));
-    }
-
-    fn grow(&mut self, cx: &Context, to: usize) -> Result<()> {
-        let line = self.side.line();
-        for number in self.added.len() + 1..to {
-            if number % 10 == 0 {
-                cx.check()?;
-                cx.say(&format!("adding child {number} of {to}"));
-            }
-            let ns = &self.namespaces[number % self.namespaces.len()];
-            let ifname = format!("e{number}");
-            let began = Instant::now();
-            if let Some(daemon) = &line.daemon {
-                let name = format!("c{number}");
-                let add = ["child", "add", &name, "--network", "lan", "--netns", ns.name()];
-                daemon.run(&[&add[..], &["--ifname", &ifname]].concat());
-            } else {
-                let netns = ns.name();
-                line.host.ip(&format!(
-                    "link add link {PARENT} name {ifname} netns {netns} type macvlan mode bridge"
-                ));
-                ns.up(&ifname);
-            }
-            self.added.push(milliseconds(began));
-        }
-        Ok(())
-    }
-
-    fn rates(&mut self, cx: &Context) -> Result<Series> {
-        let rates = (0..cx.rounds().min(9)).map(|_| self.side.rate());
-        Ok(Series::new(rates.collect::<Result<_>>()?))
-    }
-
-    fn storms(&self, cx: &Context, rounds: u32, rate: u32) -> Result<Vec<Storm>> {
-        (0..rounds)
-            .map(|_| {
-                cx.check()?;
-                storm(cx, &self.side.line().wire, rate)
-            })
-            .collect()
-    }
-}
-
 fn children(cx: &Context) -> Result<Measured> {
     let setup = Setup { kind: "macvlan", vlan: 0, xdp: "auto", unknown: "pass" };
     let mut ours = Growing::new(Line::maclane(cx, setup))?;
     let mut peer = Growing::new(Line::macvlan("bridge"))?;
     let (mut our_rates, mut peer_rates) = (Vec::new(), Vec::new());
     let (mut our_costs, mut peer_costs) = (Vec::new(), Vec::new());
-    let (mut storms, mut calm) = (None, Series::default());
     for step in STEPS {
-        for (side, rates, costs) in [
-            (&mut ours, &mut our_rates, &mut our_costs),
-            (&mut peer, &mut peer_rates, &mut peer_costs),
+        for (side, rates, costs, rate) in [
+            (&mut ours, &mut our_rates, &mut our_costs, RATE),
+            (&mut peer, &mut peer_rates, &mut peer_costs, bearable(step)),
         ] {
             side.grow(cx, step)?;
             cx.say(&format!("{step} children"));
             rates.push((at(step), side.rates(cx)?));
-            costs
-                .push((at(step), series(&side.storms(cx, 3, bearable(step))?, |s| s.microseconds)));
-        }
-        if step == 500 {
-            cx.say("storm at 500 children");
-            ours.address_second();
-            peer.address_second();
-            calm = series(&ours.storms(cx, 1, 0)?, |s| s.answered);
-            storms = Some((ours.storms(cx, 7, RATE)?, peer.storms(cx, 7, RATE)?));
+            costs.push((at(step), costs_of(cx, side, rate)?));
         }
     }
-    let (our_storms, peer_storms) = storms.context("there was no storm")?;
-    let all = || Some(Series::new(vec![f64::from(ASKED); our_storms.len()]));
-    let outcomes = vec![
-        last_against_first(&ours.added),
-        ends(&our_rates),
-        Outcome { ours: series(&our_storms, |s| s.answered), peer: all() },
-        Outcome { ours: calm, peer: Some(Series::new(vec![f64::from(ASKED)])) },
-        Outcome { ours: series(&peer_storms, |s| s.answered), peer: all() },
-        Outcome {
-            ours: series(&our_storms, |s| s.percent),
-            peer: Some(series(&peer_storms, |s| s.percent)),
-        },
-        ends(&our_costs),
-    ];
+    let outcomes = vec![last_against_first(&ours.added), ends(&our_rates), ends(&our_costs)];
     let lines = |ours, peer| vec![("maclane", ours), (KERNEL, peer)];
     let (our_added, peer_added) = (by_step(&ours.added), by_step(&peer.added));
-    let curve = |file, title, y, lines| Curve { file, title, x: "macvlan children", y, lines };
+    let x = "macvlan children";
+    let curve = |file, title, y, lines| Curve { file, title, x, y, log: false, lines };
     let curves = vec![
         curve(
             "scale-children.svg",
@@ -205,15 +92,24 @@ fn children(cx: &Context) -> Result<Measured> {
             "frames/s",
             lines(our_rates, peer_rates),
         ),
-        curve(
-            "scale-broadcast.svg",
-            "Cost of one broadcast, its sending included",
-            "µs of CPU",
-            lines(our_costs, peer_costs),
-        ),
+        Curve {
+            log: true,
+            ..curve(
+                "scale-broadcast.svg",
+                "Cost of one ARP request for a stranger, its sending included",
+                "µs of CPU",
+                lines(our_costs, peer_costs),
+            )
+        },
         curve("scale-add.svg", "Time to add a macvlan child", "ms", lines(our_added, peer_added)),
     ];
     Ok(Measured { outcomes, curves })
+}
+
+/// Microseconds of CPU for each broadcast.
+fn costs_of(cx: &Context, side: &Growing, rate: u32) -> Result<Series> {
+    let costs = (0..5).map(|_| Ok(side.storm(cx, Of::Strangers, rate)?.microseconds));
+    Ok(Series::new(costs.collect::<Result<_>>()?))
 }
 
 /// Broadcasts a second that the host can bear with so many children, or most would be dropped.
@@ -225,11 +121,6 @@ fn bearable(children: usize) -> u32 {
 #[allow(clippy::cast_precision_loss)]
 fn at(step: usize) -> f64 {
     step as f64
-}
-
-fn series(storms: &[Storm], value: impl Fn(&Storm) -> f64) -> Series {
-    // A storm during which the machine was busy with other things has no CPU of its own.
-    Series::new(storms.iter().map(value).collect()).finite()
 }
 
 /// The last point of a line, compared with the first.
@@ -275,6 +166,7 @@ fn fdb(cx: &Context) -> Result<Measured> {
         title: "Frames to a veth child in XDP, by destinations",
         x: "destinations in the FDB",
         y: "frames/s",
+        log: false,
         lines: vec![("maclane", points)],
     }];
     Ok(Measured { outcomes, curves })

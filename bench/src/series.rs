@@ -29,11 +29,6 @@ impl Series {
         self.quantile(0.5)
     }
 
-    /// Without the values that could not be measured.
-    pub(crate) fn finite(&self) -> Self {
-        Self(self.0.iter().copied().filter(|value| value.is_finite()).collect())
-    }
-
     /// The value below which that part of the values lies; between two of them it is a straight
     /// line.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]

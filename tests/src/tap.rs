@@ -108,6 +108,27 @@ impl Tap {
         assert!(done, "cannot send {} bytes: {error}", bytes.len());
     }
 
+    /// Sends a frame several times with one call; returns how often the kernel took it.
+    #[track_caller]
+    pub fn send_burst(&self, bytes: &[u8], times: usize) -> usize {
+        // It is only read.
+        let mut part =
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        // SAFETY: all bytes zero is a valid `mmsghdr`.
+        let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+        message.msg_hdr.msg_iov = &raw mut part;
+        message.msg_hdr.msg_iovlen = 1;
+        let mut messages = vec![message; times];
+        let count = libc::c_uint::try_from(times).expect("a burst is short");
+        // SAFETY: there are as many messages, and each points to `part`, which points to `bytes`.
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        let error = io::Error::last_os_error();
+        let done = sent >= 0 || error.raw_os_error() == Some(libc::ENOBUFS);
+        assert!(done, "cannot send {times} times {} bytes: {error}", bytes.len());
+        usize::try_from(sent).unwrap_or(0)
+    }
+
     /// The next frame that was received, if one comes before the deadline.
     #[track_caller]
     pub fn next(&self, deadline: Instant) -> Option<Frame> {
