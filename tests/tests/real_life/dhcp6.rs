@@ -16,12 +16,16 @@ fn v6(text: &str) -> IpAddr {
 /// A range of one address, and who routes.
 const ONE: &str = "--dhcp-range=fd00:50::1000,fd00:50::1000,64,1h --enable-ra";
 
-/// Starts a client, as soon as there is an address from which it can ask.
+/// Starts a client, as soon as there is an address from which it can ask, and somebody has said what is on
+/// the link.
 #[track_caller]
 fn client(child: &Member) -> Program {
     eventually("its link-local address can be used", SOON, || {
         let text = child.ns.ip("-6 address show dev eth0 scope link");
         text.contains("fe80") && !text.contains("tentative")
+    });
+    eventually("it has heard a router", SOON, || {
+        !child.ns.ip("-6 route show fd00:50::/64").trim().is_empty()
     });
     Program::dhclient6(&child.ns)
 }

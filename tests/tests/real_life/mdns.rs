@@ -56,7 +56,12 @@ fn finds(ns: &Netns, name: &str, (own, wanted): (Ipv4Addr, &[u8])) -> bool {
         let deadline = Instant::now() + patience(SOON);
         let mut answer = [0; 9000];
         while Instant::now() < deadline {
-            socket.send_to(&question(name, kind), group).expect("a question can be sent");
+            // Not before the addresses can be used.
+            if let Err(error) = socket.send_to(&question(name, kind), group) {
+                eprintln!("{error}");
+                std::thread::sleep(patience(Duration::from_millis(50)));
+                continue;
+            }
             while let Ok(length) = socket.recv(&mut answer) {
                 let is_response = answer[2] & 0x80 != 0;
                 let message = &answer[..length];
@@ -80,6 +85,9 @@ fn the_name_of_a_child_is_found_by_mdns() {
         let (router, host) = (&site.lan.router, &site.lan.hosts[0]);
         let own6: Ipv6Addr = "fd00:50::101".parse().expect("an address");
         let sibling4 = Ipv4Addr::new(192, 168, 50, 103);
+        for ns in [&router.ns, &host.ns, &sibling.ns] {
+            ns.ip("route add 224.0.0.0/4 dev eth0");
+        }
         for (ns, own) in [(&router.ns, router.ip), (&host.ns, host.ip), (&sibling.ns, sibling4)] {
             for wanted in [&[192, 168, 50, 101][..], &own6.octets()] {
                 assert!(finds(ns, "web", (own, wanted)), "{kind}: {} asks", ns.name());

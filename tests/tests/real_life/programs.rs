@@ -12,7 +12,11 @@ const SCRIPT: &str = r#"#!/bin/sh
 set -e
 event=${reason:-$1}
 case $event in
-bound | renew) ip address replace "$ip/$mask" dev "$interface" ;;
+bound)
+    ip address replace "$ip/$mask" dev "$interface"
+    # Somebody may know it from who had it before.
+    /usr/bin/busybox arping -q -U -c 1 -I "$interface" "$ip" || true ;;
+renew) ip address replace "$ip/$mask" dev "$interface" ;;
 deconfig) ip link set "$interface" up; ip -4 address flush dev "$interface" ;;
 BOUND6 | RENEW6 | REBIND6)
     ip -6 address replace "$new_ip6_address" dev "$interface" \
@@ -161,7 +165,9 @@ impl Drop for Program {
             eprintln!("{}", self.log());
         }
         // Those that have begun others end them, if they are asked to end.
-        self.process.signal(Signal::SIGTERM);
-        let _ = self.process.wait(Duration::from_secs(3));
+        if self.process.ended().is_none() {
+            self.process.signal(Signal::SIGTERM);
+            let _ = self.process.wait(Duration::from_secs(3));
+        }
     }
 }

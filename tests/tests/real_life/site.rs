@@ -63,6 +63,7 @@ impl Site {
     pub(crate) fn assert_works(&self, child: &Member, ip: IpAddr, sibling: (&Member, IpAddr)) {
         let (router, host) = (&self.lan.router, &self.lan.hosts[0]);
         for from in [&router.ns, &host.ns, &sibling.0.ns] {
+            reaches_soon(from, ip);
             assert_reaches(from, ip);
         }
         let of = |own: (IpAddr, IpAddr)| if ip.is_ipv4() { own.0 } else { own.1 };
@@ -76,16 +77,19 @@ impl Site {
     #[track_caller]
     pub(crate) fn assert_refused(&self, child: &Member, ip: IpAddr) {
         let router = &self.lan.router;
-        let (cidr, to) = match ip {
-            IpAddr::V4(_) => (format!("{ip}/24"), router.ip.into()),
-            IpAddr::V6(_) => (format!("{ip}/64"), router.ip6.into()),
+        // The routes that it has stay what they are.
+        let (length, to) = match ip {
+            IpAddr::V4(_) => (32, IpAddr::from(router.ip)),
+            IpAddr::V6(_) => (128, router.ip6.into()),
         };
-        child.ns.address("eth0", &cidr);
+        child.ns.address("eth0", &format!("{ip}/{length}"));
+        child.ns.ip(&format!("route add {to}/{length} dev eth0"));
         let before = self.counted(child);
         assert!(!answers(&child.ns, ip, to), "{} from {ip} reaches {to}", child.name);
         assert_does_not_reach(&router.ns, ip);
         assert_ne!(self.counted(child), before, "what {} sends from {ip} is counted", child.name);
-        child.ns.ip(&format!("address del {cidr} dev eth0"));
+        child.ns.ip(&format!("route del {to}/{length} dev eth0"));
+        child.ns.ip(&format!("address del {ip}/{length} dev eth0"));
     }
 
     /// How many frames of a child were dropped, by reason.
@@ -104,6 +108,19 @@ impl Site {
         for child in children {
             let counted = self.counted(child);
             assert!(counted.is_empty(), "{}: {counted:?}", child.name);
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for what in [&["drops"][..], &["binding", "ls"]] {
+                eprintln!("{}", String::from_utf8_lossy(&self.daemon.cli(what).stdout));
+            }
+            for ns in [&self.lan.router.ns, &self.lan.hosts[0].ns] {
+                eprintln!("{}", String::from_utf8_lossy(&ns.exec(&["ip", "neigh"]).stdout));
+            }
         }
     }
 }
