@@ -58,39 +58,37 @@ pub enum Said {
 pub fn said(bytes: &impl Bytes, offset: u32) -> Option<Said> {
     let [op, hardware, length]: [u8; 3] = bytes.load(offset)?;
     let cookie: [u8; 4] = bytes.load(offset + 236)?;
-    let (kind, place) = match op {
-        BOOTREPLY => (ACK, 16),
-        BOOTREQUEST => (RELEASE, 12),
-        _ => return None,
-    };
     if [hardware, length] != ETHERNET
         || u32::from_ne_bytes(cookie) != u32::from_ne_bytes(COOKIE)
-        || !is_of(kind, bytes, offset + 240)
     {
         return None;
     }
-    let ip: [u8; 4] = bytes.load(offset + place)?;
-    let mac: Mac = bytes.load(offset + 28)?;
-    match kind {
-        _ if u32::from_ne_bytes(ip) == 0 => None,
-        RELEASE => Some(Said::Back(ip)),
-        _ => Some(Said::Given(Lease { ip, mac })),
+    let kind = message_type(bytes, offset + 240);
+    if op == BOOTREPLY && kind == ACK {
+        let ip: [u8; 4] = bytes.load(offset + 16)?;
+        let mac: Mac = bytes.load(offset + 28)?;
+        if u32::from_ne_bytes(ip) == 0 { None } else { Some(Said::Given(Lease { ip, mac })) }
+    } else if op == BOOTREQUEST && kind == RELEASE {
+        let ip: [u8; 4] = bytes.load(offset + 12)?;
+        if u32::from_ne_bytes(ip) == 0 { None } else { Some(Said::Back(ip)) }
+    } else {
+        None
     }
 }
 
-/// True if the options from `at` on say that the message is of a type.
+/// Of what type the options from `at` on say that the message is; 0, which is none, if they do not.
 #[inline(always)]
-fn is_of(kind: u8, bytes: &impl Bytes, mut at: u32) -> bool {
+fn message_type(bytes: &impl Bytes, mut at: u32) -> u8 {
     for _ in 0..OPTIONS {
-        let Some([code, length, value]) = bytes.load::<3>(at) else { return false };
+        let Some([code, length, value]) = bytes.load::<3>(at) else { return 0 };
         match code {
-            MESSAGE_TYPE => return value == kind,
-            LAST => return false,
+            MESSAGE_TYPE => return value,
+            LAST => return 0,
             PAD => at += 1,
             _ => at += 2 + u32::from(length),
         }
     }
-    false
+    0
 }
 
 #[cfg(test)]
