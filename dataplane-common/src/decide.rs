@@ -41,8 +41,10 @@ impl Audience {
         }
     }
 
+    /// Whether children are in it.
+    #[must_use]
     #[inline(always)]
-    const fn has_children(self) -> bool {
+    pub const fn has_children(self) -> bool {
         matches!(self, Self::Everybody)
     }
 

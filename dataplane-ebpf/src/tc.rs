@@ -253,7 +253,12 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
             Asked::Nobody(reason) => return drop_of(skb, hook, from, reason),
         }
     }
-    if from == PORT_WIRE && frame.is_multicast() && maclane_storms(skb.0) != 0 {
+    // What no child is to get anyway takes nothing of their share.
+    if from == PORT_WIRE
+        && frame.is_multicast()
+        && audience.has_children()
+        && maclane_storms(skb.0) != 0
+    {
         audience = Audience::HostAndWire;
     }
     let mut word = rule(&frame, from, audience);
