@@ -58,9 +58,7 @@ pub enum Said {
 pub fn said(bytes: &impl Bytes, offset: u32) -> Option<Said> {
     let [op, hardware, length]: [u8; 3] = bytes.load(offset)?;
     let cookie: [u8; 4] = bytes.load(offset + 236)?;
-    if [hardware, length] != ETHERNET
-        || u32::from_ne_bytes(cookie) != u32::from_ne_bytes(COOKIE)
-    {
+    if [hardware, length] != ETHERNET || u32::from_ne_bytes(cookie) != u32::from_ne_bytes(COOKIE) {
         return None;
     }
     let kind = message_type(bytes, offset + 240);

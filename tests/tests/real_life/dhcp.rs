@@ -17,6 +17,10 @@ fn v4(last: u8) -> IpAddr {
 /// A range of the one address .120.
 const ONE: &str = "--dhcp-range=192.168.50.120,192.168.50.120,255.255.255.0,1h";
 
+/// Children, and what their clients ask for: answers to one station, or broadcasts.
+const CLIENTS: [(&str, &str); 4] =
+    [(KINDS[0], ""), (KINDS[1], ""), (KINDS[1], "-B"), (KINDS[2], "-B")];
+
 /// Waits until a client has the address .120.
 #[track_caller]
 fn gets_it(client: &Member) {
@@ -27,27 +31,25 @@ fn gets_it(client: &Member) {
 
 #[test]
 fn a_child_gets_its_address_from_a_real_dhcp_server() {
-    for kind in KINDS {
-        for broadcast in ["", "-B"] {
-            eprintln!("{kind} {broadcast}");
-            let site = Site::new(kind, false);
-            let child = site.member("child", "");
-            let sibling = site.member("sibling", "--ip 192.168.50.103/24");
-            let sibling = (&sibling, v4(103));
-            site.assert_refused(&child, v4(120));
+    for (kind, broadcast) in CLIENTS {
+        eprintln!("{kind} {broadcast}");
+        let site = Site::new(kind, false);
+        let child = site.member("child", "");
+        let sibling = site.member("sibling", "--ip 192.168.50.103/24");
+        let sibling = (&sibling, v4(103));
+        site.assert_refused(&child, v4(120));
 
-            let _server = Program::dnsmasq(&site.lan.router.ns, ONE);
-            let before = site.counted(&child);
-            let client = Program::udhcpc(&child.ns, broadcast);
-            gets_it(&child);
-            site.assert_works(&child, v4(120), sibling);
-            client.signal(Signal::SIGUSR1);
-            eventually("the lease is renewed", SOON, || client.times("renew") == 1);
-            site.assert_works(&child, v4(120), sibling);
-            assert_eq!(site.counted(&child), before, "{kind}: refused of what a client does");
-            site.assert_nothing_counted(&[sibling.0]);
-            site.assert_refused(&child, v4(121));
-        }
+        let _server = Program::dnsmasq(&site.lan.router.ns, ONE);
+        let before = site.counted(&child);
+        let client = Program::udhcpc(&child.ns, broadcast);
+        gets_it(&child);
+        site.assert_works(&child, v4(120), sibling);
+        client.signal(Signal::SIGUSR1);
+        eventually("the lease is renewed", SOON, || client.times("renew") == 1);
+        site.assert_works(&child, v4(120), sibling);
+        assert_eq!(site.counted(&child), before, "{kind}: refused of what a client does");
+        site.assert_nothing_counted(&[sibling.0]);
+        site.assert_refused(&child, v4(121));
     }
 }
 
@@ -76,25 +78,23 @@ fn an_address_that_a_child_gives_back_is_the_next_ones() {
 
 #[test]
 fn a_child_that_is_trusted_with_it_is_a_dhcp_server_and_another_is_not() {
-    for kind in KINDS {
-        for broadcast in ["", "-B"] {
-            eprintln!("{kind} {broadcast}");
-            let site = Site::new(kind, false);
-            let server = site.member("server", "--ip 192.168.50.102/24");
-            let child = site.member("child", "");
-            let _server = Program::dnsmasq(&server.ns, ONE);
-            let client = Program::udhcpc(&child.ns, broadcast);
-            eventually("an offer of the server is refused", SOON, || {
-                site.counted(&server).contains_key("dhcp_server")
-            });
-            assert_eq!(client.times("bound"), 0);
-            site.daemon.run(&["child", "set", "server", "--trust", "dhcp-server"]);
-            gets_it(&child);
-            site.assert_works(&child, v4(120), (&server, v4(102)));
-            client.signal(Signal::SIGUSR1);
-            eventually("the lease is renewed", SOON, || client.times("renew") == 1);
-            site.assert_works(&child, v4(120), (&server, v4(102)));
-            site.assert_nothing_counted(&[&child]);
-        }
+    for (kind, broadcast) in CLIENTS {
+        eprintln!("{kind} {broadcast}");
+        let site = Site::new(kind, false);
+        let server = site.member("server", "--ip 192.168.50.102/24");
+        let child = site.member("child", "");
+        let _server = Program::dnsmasq(&server.ns, ONE);
+        let client = Program::udhcpc(&child.ns, broadcast);
+        eventually("an offer of the server is refused", SOON, || {
+            site.counted(&server).contains_key("dhcp_server")
+        });
+        assert_eq!(client.times("bound"), 0);
+        site.daemon.run(&["child", "set", "server", "--trust", "dhcp-server"]);
+        gets_it(&child);
+        site.assert_works(&child, v4(120), (&server, v4(102)));
+        client.signal(Signal::SIGUSR1);
+        eventually("the lease is renewed", SOON, || client.times("renew") == 1);
+        site.assert_works(&child, v4(120), (&server, v4(102)));
+        site.assert_nothing_counted(&[&child]);
     }
 }

@@ -63,21 +63,3 @@ fn an_address_of_two_real_vrrp_routers_is_where_its_master_is() {
         drop(backup);
     }
 }
-
-#[test]
-fn adhoc_vmac() {
-    for kind in KINDS {
-        eprintln!("{kind}");
-        let site = Site::new(kind, false);
-        let one = site.member("one", &format!("--ip 192.168.50.101/24 --allow-ip {SHARED} --trust mac"));
-        let _master = router(&one, 150, "use_vmac vrrp0\n vmac_xmit_base");
-        std::thread::sleep(std::time::Duration::from_secs(5));
-        eprintln!("{}", one.ns.ip("-d addr"));
-        for ns in [&site.lan.router.ns, &site.lan.hosts[0].ns] {
-            eprintln!("{:?} {}", tests::traffic::ping(ns, SHARED, 3, std::time::Duration::from_millis(200)), ns.ip("neigh"));
-        }
-        eprintln!("{}", site.daemon.run(&["child", "ls"]));
-        eprintln!("{}", site.daemon.run(&["drops"]));
-    }
-    panic!("x");
-}
