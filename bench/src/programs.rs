@@ -8,24 +8,31 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use aya::{
     TestRun,
-    maps::{HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData},
     programs::{SchedClassifier, TestRunOptions, loaded_programs},
 };
-use dataplane_common::abi::{GROUP_ENTRIES, GroupKey, PortRef, map};
+use dataplane_common::{
+    abi::{GROUP_ENTRIES, GroupKey, PortRef, map},
+    trace::Tracer,
+};
 use serde_json::Value;
-use tests::{daemon::Daemon, frames::Frame, mac::Mac, netns::Netns, process, topology::PARENT};
+use tests::{
+    daemon::Daemon, eventually, frames::Frame, mac::Mac, netns::Netns, process, topology::PARENT,
+};
 
 use crate::{
     context::{Context, FRAMES, load_cpu, pin},
     line::{Line, NOBODY, Setup},
     load::bare_program,
     row::{Bench, Measured, Row, info},
-    series::{Outcome, Series, alone},
+    series::{Outcome, Series, alone, alternate},
     storm,
 };
 
@@ -104,6 +111,20 @@ const PROGRAMS: &[Row] = &[
         NS,
         None,
         "",
+    ),
+    info(
+        "program-ingress-macvlan-filtered",
+        "maclane_ingress: to a macvlan child, while somebody traces something else",
+        NS,
+        Some("while nobody traces"),
+        "The frame is looked at and not told. While nobody traces, the programs have no instruction for it.",
+    ),
+    info(
+        "program-ingress-macvlan-traced",
+        "maclane_ingress: to a macvlan child, while somebody traces it",
+        NS,
+        Some("while nobody traces"),
+        "128 bytes of the frame are copied into the ring buffer.",
     ),
 ];
 
@@ -221,8 +242,37 @@ fn programs(cx: &Context) -> Result<Measured> {
             kept.time(&kept_xdp, None, &question)?,
         ])
     });
-    Ok(outcomes?.into())
+    let mut outcomes = Vec::from(outcomes?);
+    for query in [["--vlan", "4000"], ["--vlan", "0"]] {
+        outcomes.push(traced(cx, &free, &query)?);
+    }
+    Ok(Measured { outcomes, curves: Vec::new() })
 }
+
+/// A frame to the first macvlan child while somebody traces, beside one while nobody does.
+fn traced(cx: &Context, host: &Host, query: &[&str]) -> Result<Outcome> {
+    let frame = datagram((Mac::local(99), Ipv4Addr::new(10, 9, 8, 1)), host.macs[0]);
+    let time = |program: &SchedClassifier| {
+        // What was told before is taken out of the ring.
+        thread::sleep(Duration::from_millis(200));
+        let ifindex = host.line.host.ifindex(PARENT);
+        time_of(&host.line.host, program, Some(ifindex), &frame, TOLD)
+    };
+    let plain = host.program("maclane_ingress")?;
+    let tracing = host.line.maclane_there().begin_cli(&[&["trace"], query].concat());
+    let tracer = MapData::from_pin(host.pins.join(map::TRACER))?;
+    let tracer: Array<_, Tracer> = Map::Array(tracer).try_into()?;
+    let is_on = |on: bool| tracer.get(&0, 0).is_ok_and(|tracer| (tracer.flags != 0) == on);
+    eventually("it is traced", Duration::from_secs(10), || is_on(true));
+    let telling = host.program("maclane_ingress")?;
+    let [outcome] = alternate(cx, || Ok([time(&telling)?]), || Ok([time(&plain)?]))?;
+    drop(tracing);
+    eventually("nobody traces", Duration::from_secs(10), || is_on(false));
+    Ok(outcome)
+}
+
+/// Frames in a run that are all told: fewer than the ring holds.
+const TOLD: u32 = 2000;
 
 /// The programs of a parent.
 const PARENTS: [&str; 4] = ["maclane_xdp", "maclane_ingress", "maclane_egress", "maclane_port"];
@@ -258,6 +308,17 @@ const IFINDEX: usize = 40;
 
 /// Nanoseconds of one frame.
 fn time(ns: &Netns, program: &SchedClassifier, ifindex: Option<u32>, frame: &Frame) -> Result<f64> {
+    time_of(ns, program, ifindex, frame, FRAMES)
+}
+
+/// Nanoseconds of one frame of so many.
+fn time_of(
+    ns: &Netns,
+    program: &SchedClassifier,
+    ifindex: Option<u32>,
+    frame: &Frame,
+    frames: u32,
+) -> Result<f64> {
     let frame = frame.to_bytes();
     let mut skb = [0; 192];
     skb[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.unwrap_or(0).to_ne_bytes());
@@ -266,7 +327,7 @@ fn time(ns: &Netns, program: &SchedClassifier, ifindex: Option<u32>, frame: &Fra
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame);
         options.ctx_in = ifindex.is_some().then_some(&skb[..]);
-        options.repeat = FRAMES;
+        options.repeat = frames;
         Ok::<_, anyhow::Error>(program.test_run(options)?)
     })?;
     Ok(result.duration.as_secs_f64() * 1e9)
