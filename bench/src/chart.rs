@@ -262,7 +262,8 @@ pub(crate) fn curve(curve: &Curve) -> String {
         &format!("{}, logarithmic", curve.x),
     );
     let scale = if curve.log { ", logarithmic" } else { "" };
-    svg.text((x.from - 70.0, 72.0), "start", 13, &format!("{}{scale}", curve.y));
+    // Not above its axis: the highest tick is there.
+    svg.text((x.to, 54.0), "end", 13, &format!("{}{scale}", curve.y));
     for ((_, points), colour) in curve.lines.iter().zip(COLOURS) {
         let at = |(value, series): &(f64, Series)| (x.at(*value), y.at(series.median()));
         svg.path(&points.iter().map(at).collect::<Vec<_>>(), colour);

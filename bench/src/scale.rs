@@ -45,7 +45,8 @@ const CHILDREN: &[Row] = &[
         "µs",
         "maclane with one child",
         Target::AtMost(1.2),
-        "",
+        "An ARP request for a stranger, 45,000/s of them, as in `arp-storm-cpu`. The kernel's curve is \
+         of as many as it can copy to all children without dropping any.",
     ),
 ];
 
