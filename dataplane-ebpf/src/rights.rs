@@ -138,10 +138,12 @@ pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
 /// Nanoseconds after which it is noted that an address is still in use.
 const REFRESH_NS: u64 = 1_000_000_000;
 
-/// Remembers that a child has an address; false if it has as many as it may.
+/// Remembers that a child has an address; false if it has as many as it may. Who has had it before has one
+/// less.
 #[inline(always)]
 pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64) -> bool {
     let before = LEARNED_TABLE.get_ptr_mut(key);
+    let mut had_it = 0;
     if let Some(entry) = before {
         // SAFETY: an entry of the table. One that is being removed is written in vain.
         unsafe {
@@ -151,6 +153,7 @@ pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64)
                 }
                 return true;
             }
+            had_it = (*entry).port;
         }
     }
     let Some(usage) = USAGE.get_ptr_mut(u32::from(child.port)) else { return false };
@@ -162,7 +165,34 @@ pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64)
         (*usage).addresses += 1;
     }
     let learned = Learned { seen: now, since: now, port: child.port, mac: child.mac };
-    LEARNED_TABLE.insert(key, learned, 0).is_ok()
+    let is_kept = LEARNED_TABLE.insert(key, learned, 0).is_ok();
+    if is_kept {
+        maclane_count_down(had_it.into());
+    }
+    is_kept
+}
+
+/// A port has one address less. Port 0 is the wire, which has none.
+///
+/// A global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_count_down(port: u32) -> i32 {
+    if let Some(usage) = USAGE.get_ptr_mut(port) {
+        // SAFETY: the entry is there as long as the map. Another CPU may count at the same moment, and one
+        // more or less may be counted then.
+        unsafe { (*usage).addresses = (*usage).addresses.saturating_sub(1) };
+    }
+    0
+}
+
+/// Forgets an address that a port had.
+#[inline(always)]
+#[allow(dead_code, reason = "a guard does not see what others say")]
+pub(crate) fn drop_learned(key: &NeighbourKey, port: u16) {
+    if LEARNED_TABLE.remove(key).is_ok() {
+        maclane_count_down(port.into());
+    }
 }
 
 /// Forgets an address that somebody on the wire has said to have: one that a child has asked for and that
@@ -177,6 +207,6 @@ pub(crate) fn forget(key: &NeighbourKey, now: u64) {
         || now - learned.since < dataplane_common::neighbour::TENTATIVE_NS
         || Rights.allowed(AllowedKey::new(learned.port, address(key.ip)))
     {
-        let _ = LEARNED_TABLE.remove(key);
+        drop_learned(key, learned.port);
     }
 }

@@ -241,21 +241,23 @@ impl Skb {
         unsafe { *((data + NEXT_HEADER + at) as *const u8) }
     }
 
-    /// True for what a DHCP server says, in IPv4 without options.
+    /// True for what a DHCP server says, or is told, in IPv4 without options.
     #[inline(always)]
-    pub(crate) fn is_dhcp_answer(self, payload: Payload) -> bool {
+    pub(crate) fn is_dhcp(self, payload: Payload) -> bool {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
-        if payload.ethertype != ETH_P_IPV4 || data + UDP_PORTS + VLAN_HLEN + 2 > end {
+        if payload.ethertype != ETH_P_IPV4 || data + UDP_PORTS + VLAN_HLEN + 4 > end {
             return false;
         }
         let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
         // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-        let (protocol, from) = unsafe {
+        let (protocol, [a, b, c, d]) = unsafe {
             let protocol = *((data + IPV4_PROTOCOL + at) as *const u8);
-            (protocol, *((data + UDP_PORTS + at) as *const [u8; 2]))
+            (protocol, *((data + UDP_PORTS + at) as *const [u8; 4]))
         };
-        protocol == UDP && u16::from_be_bytes(from) == dhcp::SERVER_PORT
+        protocol == UDP
+            && (u16::from_be_bytes([a, b]) == dhcp::SERVER_PORT
+                || u16::from_be_bytes([c, d]) == dhcp::SERVER_PORT)
     }
 
     #[inline(always)]

@@ -108,12 +108,20 @@ fn arrived(skb: Skb) -> i32 {
 #[inline(never)]
 extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
     let skb = Skb(skb);
-    let Some(frame) = skb.frame().filter(|frame| !frame.is_multicast()) else { return END };
+    let Some((frame, payload)) = skb.parsed().filter(|(frame, _)| !frame.is_multicast()) else {
+        return END;
+    };
     if Mark::decode(skb.mark()).is_some() {
         skb.clear_mark();
     }
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    match rule(&frame, from as u16, Audience::Everybody) {
+    let from = from as u16;
+    if skb.is_dhcp(payload)
+        && let Some(at) = place(skb.0, from)
+    {
+        maclane_lease(skb.0, at.pack());
+    }
+    match rule(&frame, from, Audience::Everybody) {
         Verdict::Flood(_) => finish(skb, Hook::Ingress, Verdict::Drop(DropReason::Refused)),
         one => act_on_one(skb, Hook::Ingress, &frame, one),
     }
@@ -178,8 +186,8 @@ fn maclane_port(ctx: TcContext) -> i32 {
 fn act(skb: Skb, hook: Hook, frame: &Frame, payload: Payload, from: u16) -> i32 {
     let looks = if is_about_an_address(skb, payload) {
         ABOUT_AN_ADDRESS
-    } else if skb.is_dhcp_answer(payload) {
-        DHCP_ANSWER
+    } else if skb.is_dhcp(payload) {
+        DHCP
     } else {
         0
     };
@@ -190,8 +198,8 @@ fn act(skb: Skb, hook: Hook, frame: &Frame, payload: Payload, from: u16) -> i32 
 /// Beside a [`Hook`]: the frame is ARP, or may be neighbour discovery.
 const ABOUT_AN_ADDRESS: u16 = 1 << HOOK_BITS;
 
-/// Beside a [`Hook`]: a DHCP server says something.
-const DHCP_ANSWER: u16 = 2 << HOOK_BITS;
+/// Beside a [`Hook`]: a DHCP server says something, or is told something.
+const DHCP: u16 = 2 << HOOK_BITS;
 
 /// [`act`], with the port in `to`, and the hook and what the frame may be in `of`, beside the addresses.
 ///
@@ -204,7 +212,7 @@ extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i3
     let (skb, hook) = (Skb(skb), Hook::from_raw(how));
     let mut frame = Frame { dst, src, tag: Tag::from_raw(tag) };
     let mut audience = Audience::Everybody;
-    if how & DHCP_ANSWER != 0
+    if how & DHCP != 0
         && let Some(at) = place(skb.0, from)
     {
         maclane_lease(skb.0, at.pack());
