@@ -2,12 +2,12 @@
 //! limits that have to be shown.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
 
-use dataplane_common::abi::{Learned, check_flag};
+use dataplane_common::abi::{Learned, NeighbourKey, Policy as PortPolicy, check_flag};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::state::{Child, Problem, State};
@@ -42,12 +42,37 @@ pub(crate) fn xdp_on(link: &Link) -> Vec<(u32, XdpIn)> {
 }
 
 /// How long an address is remembered that a child has been seen to take, and does not use. One that is
-/// bound to its child is remembered as long as the child is there.
+/// bound to its child is remembered as long as the child is there and has room for it.
 const FORGET: Duration = Duration::from_secs(3600);
 
 /// True for an address that a child has not used for long.
 fn is_forgotten(learned: &Learned, now: Duration) -> bool {
     now.saturating_sub(Duration::from_nanos(learned.seen)) > FORGET
+}
+
+/// True for a port that is kept to its addresses.
+fn is_bound(policies: &BTreeMap<u16, PortPolicy>, port: u16) -> bool {
+    policies.get(&port).is_some_and(|policy| policy.checks & check_flag::ADDRESS != 0)
+}
+
+/// Of each port that is kept to its addresses and has as many as it may, the one that it has not used for
+/// longest, if that is long: a child that takes a new temporary address each day (RFC 8981) has forgotten
+/// the old ones itself.
+fn outlived(
+    learned: &BTreeMap<NeighbourKey, Learned>,
+    policies: &BTreeMap<u16, PortPolicy>,
+    now: Duration,
+) -> BTreeSet<NeighbourKey> {
+    let mut of_ports: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+    for (key, learned) in learned {
+        of_ports.entry(learned.port).or_default().push((key, learned));
+    }
+    let full = of_ports.into_iter().filter(|(port, addresses)| {
+        is_bound(policies, *port)
+            && policies.get(port).is_some_and(|p| addresses.len() >= usize::from(p.max_addresses))
+    });
+    let oldest = full.filter_map(|(_, of)| of.into_iter().min_by_key(|(_, learned)| learned.seen));
+    oldest.filter(|(_, learned)| is_forgotten(learned, now)).map(|(key, _)| *key).collect()
 }
 
 impl State {
@@ -130,12 +155,11 @@ impl State {
             plane.prune(&ports)?;
             let now = clock::since_boot()?;
             let policies = plane.tables().policies.clone();
-            let is_bound = |port: &u16| {
-                policies.get(port).is_some_and(|policy| policy.checks & check_flag::ADDRESS != 0)
-            };
-            plane.forget_learned(|_, learned| {
+            let outlived = outlived(&plane.learned()?, &policies, now);
+            plane.forget_learned(|key, learned| {
                 !ports.contains(&learned.port)
-                    || !is_bound(&learned.port) && is_forgotten(learned, now)
+                    || !is_bound(&policies, learned.port) && is_forgotten(learned, now)
+                    || outlived.contains(key)
             })?;
         }
         if plane.tc_kind() == TcKind::Tcx && plane.pins().has(Mark::Filters) && complete {
@@ -231,5 +255,43 @@ impl State {
             parent.problems.insert(Problem::Mtu(name), problem);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_full_has_room_again_for_what_it_does_not_use() {
+        let now = FORGET * 3;
+        let key = |last| NeighbourKey::new(dataplane_common::abi::address([last; 16]), 0);
+        let seen = |ago: Duration, port| {
+            let seen = u64::try_from(now.saturating_sub(ago).as_nanos()).expect("below 500 years");
+            Learned { seen, since: 0, port, mac: [2; 6] }
+        };
+        let (old, older) = (FORGET + Duration::from_secs(1), FORGET * 2);
+        let learned: BTreeMap<_, _> = [
+            (key(1), seen(old, 2)),
+            (key(2), seen(older, 2)),
+            (key(3), seen(Duration::ZERO, 2)),
+            (key(4), seen(FORGET, 3)),
+            (key(5), seen(older, 4)),
+            (key(6), seen(older, 5)),
+        ]
+        .into();
+        let policy =
+            |checks, max_addresses| PortPolicy { checks, max_addresses, ..Default::default() };
+        let policies: BTreeMap<_, _> = [
+            (2, policy(check_flag::ADDRESS, 3)),
+            // It uses what it has.
+            (3, policy(check_flag::ADDRESS, 1)),
+            // It has room.
+            (4, policy(check_flag::ADDRESS, 2)),
+            // Its addresses are forgotten anyway.
+            (5, policy(0, 1)),
+        ]
+        .into();
+        assert_eq!(outlived(&learned, &policies, now), [key(2)].into());
     }
 }
