@@ -49,6 +49,7 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
 /// Every test, on the running kernel.
 fn here(programs: &Programs, threads: usize, arguments: &[OsString]) -> Result<()> {
     setup::ensure_docker()?;
+    setup::ensure_real()?;
     command::run(
         workspace::cargo("test")
             .args(["--locked", "--workspace", "--exclude", "tests", "--"])

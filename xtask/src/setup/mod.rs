@@ -4,9 +4,9 @@ mod apt;
 mod bpffs;
 mod toolchain;
 
-use std::{path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command;
 use apt::Apt;
@@ -43,9 +43,45 @@ const DOCKER_TOOLS: &[Tool] = &[
     Tool { program: "tar", package: "tar" },
 ];
 
-/// What Debian starts as soon as it has installed Docker, and at each boot. It would give the
-/// machine a bridge and rules of a firewall, and the tests start a dockerd of their own.
-const DOCKER_SERVICES: [&str; 3] = ["docker.service", "docker.socket", "containerd.service"];
+/// Docker, whose services would give the machine a bridge and rules of a firewall; the tests start a
+/// dockerd of their own.
+const DOCKER: Services = Services {
+    tools: DOCKER_TOOLS,
+    services: &[
+        ("dockerd", "docker.service"),
+        ("dockerd", "docker.socket"),
+        ("dockerd", "containerd.service"),
+    ],
+};
+
+/// What the tests run on a LAN of theirs: servers and clients as real as those of others.
+const REAL_TOOLS: &[Tool] = &[
+    Tool { program: "dnsmasq", package: "dnsmasq-base" },
+    Tool { program: "/usr/bin/busybox", package: "busybox-static" },
+    Tool { program: "dhclient", package: "isc-dhcp-client" },
+    Tool { program: "radvd", package: "radvd" },
+    Tool { program: "keepalived", package: "keepalived" },
+    Tool { program: "avahi-daemon", package: "avahi-daemon" },
+];
+
+/// Servers that would serve, or say on the machine's own LAN who it is.
+const REAL: Services = Services {
+    tools: REAL_TOOLS,
+    services: &[
+        ("radvd", "radvd.service"),
+        ("keepalived", "keepalived.service"),
+        ("avahi-daemon", "avahi-daemon.service"),
+        ("avahi-daemon", "avahi-daemon.socket"),
+    ],
+};
+
+/// Programs whose packages bring services along, which Debian starts as soon as it has installed them, and
+/// at each boot.
+struct Services {
+    tools: &'static [Tool],
+    /// Each with the program that was there before, if somebody has set the service up.
+    services: &'static [(&'static str, &'static str)],
+}
 
 /// What boots other kernels.
 const VM_TOOLS: &[Tool] = &[
@@ -78,22 +114,63 @@ pub(crate) fn ensure_vm() -> Result<()> {
 
 /// Installs Docker where it is missing, without its service.
 pub(crate) fn ensure_docker() -> Result<()> {
-    if missing_tools(DOCKER_TOOLS).is_empty() {
+    without_services(&DOCKER)
+}
+
+/// Installs the servers and clients of the tests where they are missing, without their services.
+pub(crate) fn ensure_real() -> Result<()> {
+    without_services(&REAL)
+}
+
+/// Installs what is missing; none of its services is started, now or at the next boot.
+fn without_services(of: &Services) -> Result<()> {
+    if missing_tools(of.tools).is_empty() {
         return Ok(());
     }
-    let is_there = command::find("dockerd").is_some();
+    // What somebody has set up stays so.
+    let new = of.services.iter().filter(|(program, _)| command::find(program).is_none());
+    let new: Vec<_> = new.map(|(_, service)| *service).collect();
+    let is_systemd = Path::new("/run/systemd/system").exists();
     let systemctl = |verb: &[&str]| {
-        // Elsewhere than under systemd, nothing is started; and what somebody has set up stays so.
-        if is_there || !Path::new("/run/systemd/system").exists() {
+        if new.is_empty() || !is_systemd {
             return Ok(());
         }
-        command::run(Command::new("systemctl").args(verb).args(DOCKER_SERVICES))
+        command::run(Command::new("systemctl").args(verb).args(&new))
     };
+    let _policy = if is_systemd { None } else { Policy::none_starts()? };
     systemctl(&["mask", "--runtime"])?;
-    let installed = tools(DOCKER_TOOLS, Apt::detect().as_mut());
+    let installed = tools(of.tools, Apt::detect().as_mut());
     systemctl(&["unmask", "--runtime"])?;
     installed?;
     systemctl(&["disable"])
+}
+
+/// The file that says which services Debian may start (`invoke-rc.d(8)`); it goes with this.
+struct Policy;
+
+impl Policy {
+    const FILE: &str = "/usr/sbin/policy-rc.d";
+
+    /// No service may, unless somebody has said already which may.
+    fn none_starts() -> Result<Option<Self>> {
+        if !command::is_root() || Path::new(Self::FILE).exists() {
+            return Ok(None);
+        }
+        let doing = || format!("cannot write {}", Self::FILE);
+        fs::write(Self::FILE, "#!/bin/sh\nexit 101\n").with_context(doing)?;
+        let policy = Self;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(Self::FILE, mode).with_context(doing)?;
+        Ok(Some(policy))
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(Self::FILE) {
+            eprintln!("cannot remove {}, which lets no service start: {e}", Self::FILE);
+        }
+    }
 }
 
 /// Installs what is missing to build the fuzz targets.
@@ -119,7 +196,7 @@ pub(crate) fn refresh_packages() -> Result<()> {
 
 /// Says where everything is that setup looks after.
 pub(crate) fn report() {
-    for Tool { program, .. } in TOOLS.iter().chain(DOCKER_TOOLS) {
+    for Tool { program, .. } in TOOLS.iter().chain(DOCKER_TOOLS).chain(REAL_TOOLS) {
         if let Some(path) = command::find(program) {
             eprintln!("{program:<12} {}", path.display());
         }
