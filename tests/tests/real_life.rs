@@ -1,0 +1,17 @@
+//! What runs on every LAN, and has to go on running behind port security: the programs themselves, as
+//! Debian has them, in a router on the wire and in children that are kept to their rights.
+
+#[path = "real_life/dhcp.rs"]
+mod dhcp;
+#[path = "real_life/dhcp6.rs"]
+mod dhcp6;
+#[path = "real_life/mdns.rs"]
+mod mdns;
+#[path = "real_life/programs.rs"]
+mod programs;
+#[path = "real_life/site.rs"]
+mod site;
+#[path = "real_life/slaac.rs"]
+mod slaac;
+#[path = "real_life/vrrp.rs"]
+mod vrrp;

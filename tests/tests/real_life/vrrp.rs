@@ -1,0 +1,65 @@
+//! VRRP (RFC 9568): `keepalived` in two children.
+
+use std::net::IpAddr;
+
+use tests::eventually;
+
+use crate::{
+    programs::Program,
+    site::{KINDS, Member, SOON, Site, addresses, reaches_soon},
+};
+
+/// The address that moves.
+const SHARED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 50, 200));
+
+/// A router of VRRP, which announces itself five times in a second.
+fn router(child: &Member, priority: u8, more: &str) -> Program {
+    let conf = format!(
+        "global_defs {{ router_id {}\n vrrp_version 3\n vrrp_garp_master_delay 1\n }}\n\
+         vrrp_instance shared {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
+         priority {priority}\n advert_int 0.2\n {more}\n \
+         virtual_ipaddress {{\n {SHARED}/24\n }}\n }}\n",
+        child.name
+    );
+    Program::keepalived(&child.ns, &conf)
+}
+
+/// Waits until the shared address is at one child and not at the other, and everybody reaches it there.
+#[track_caller]
+fn moves_to(site: &Site, (at, not): (&Member, &Member), everybody: &[&tests::netns::Netns]) {
+    let what = format!("{SHARED} is at {}, and not at {}", at.name, not.name);
+    let has = |child: &Member| addresses(&child.ns, "-4").contains(&SHARED);
+    eventually(&what, SOON, || has(at) && !has(not));
+    for from in everybody {
+        reaches_soon(from, SHARED);
+        let known = from.ip(&format!("neigh show {SHARED}"));
+        assert!(known.contains(&at.mac.to_string()), "{what}: {}: {known}", from.name());
+    }
+    site.assert_nothing_counted(&[at, not]);
+}
+
+#[test]
+fn an_address_of_two_real_vrrp_routers_is_where_its_master_is() {
+    for kind in KINDS {
+        eprintln!("{kind}");
+        let site = Site::new(kind, false);
+        let [one, two] = [("one", 101), ("two", 102)].map(|(name, last)| {
+            // It is one address more, however often it comes.
+            let more = format!("--ip 192.168.50.{last}/24 --allow-ip {SHARED} --max-addresses 1");
+            site.member(name, &more)
+        });
+        let sibling = site.member("sibling", "--ip 192.168.50.103/24");
+        let everybody = [&site.lan.router.ns, &site.lan.hosts[0].ns, &sibling.ns];
+        let (master, backup) = (router(&one, 150, ""), router(&two, 100, ""));
+        moves_to(&site, (&one, &two), &everybody);
+        // The cable of the master is pulled: it says nothing any more.
+        one.ns.down("eth0");
+        moves_to(&site, (&two, &one), &everybody);
+        one.ns.up("eth0");
+        moves_to(&site, (&one, &two), &everybody);
+        // It ends in good order.
+        master.stop();
+        moves_to(&site, (&two, &one), &everybody);
+        drop(backup);
+    }
+}
