@@ -62,6 +62,7 @@ const REAL_TOOLS: &[Tool] = &[
     Tool { program: "radvd", package: "radvd" },
     Tool { program: "keepalived", package: "keepalived" },
     Tool { program: "avahi-daemon", package: "avahi-daemon" },
+    Tool { program: "tshark", package: "tshark" },
 ];
 
 /// Servers that would serve, or say on the machine's own LAN who it is.
