@@ -140,10 +140,11 @@ const METHOD: &str = "
   CPU; round trips/s are those that fit into a second at the median.
 - Children have addresses, those of maclane from maclane, which keeps them to these (`--security
   enforce`), as users' children are. Rows of port security say what that takes.
-- CPU of a TCP stream is what `/proc/stat` says around it. CPU of a storm is how long the sender, the
-  threads of the kernel and the daemon have run, by their own clocks, less what they ran in as much
-  time before it: neighbours are not in it. The sender is a packet socket that hands the kernel up
-  to 64 frames at once, every millisecond; it is in every number, and alone in `arp-storm-sender`.
+- CPU of a TCP stream is what `/proc/stat` says around it. CPU of a storm is how long this program,
+  the threads of the kernel and the daemon have run, by their own clocks, less what they ran in the
+  time just before: neighbours are not in it. The storm is made in the kernel as frames are, some
+  1,500 at once about every 35 ms, and counted where it arrives. What making it takes is in every
+  number, and alone in `arp-storm-sender`.
 - Nanoseconds of a program are `BPF_PROG_TEST_RUN` on the programs and tables of a running daemon;
   `program-bare` is what of each is the kernel's own.
 
@@ -156,5 +157,5 @@ NIC would have moved them to metadata. Rows that say nothing about XDP leave it 
 does, which is *off* on a veth parent; on a NIC whose driver has it, it would be native.
 
 **To reproduce**: `cargo xtask bench`, as root, on a machine that does nothing else. `--quick` takes
-less than ten minutes, `--only NAME` measures one row, `--json FILE` writes the numbers.
+a quarter of an hour, `--only NAME` measures one row, `--json FILE` writes the numbers.
 ";

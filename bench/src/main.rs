@@ -49,7 +49,7 @@ struct Arguments {
     /// Only rows with this name, or with this in their name
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Fewer and shorter rounds: the whole within ten minutes
+    /// Fewer and shorter rounds: the whole within a quarter of an hour
     #[arg(long)]
     quick: bool,
     /// Write the results to this file as well
