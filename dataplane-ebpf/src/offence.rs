@@ -115,8 +115,7 @@ extern "C" fn maclane_note(skb: *mut __sk_buff, port_and_reason: u32, is_dropped
     // Of one that is too short, what there is.
     let nothing = Place { port, vlan: 0, offset: 0, extra: 0 };
     let at = place(skb, port).unwrap_or(nothing);
-    let addresses = SkbBytes(skb).load::<12>(0).unwrap_or_default();
-    let [d0, d1, d2, d3, d4, d5, src @ ..] = addresses;
+    let Some([d0, d1, d2, d3, d4, d5, src @ ..]) = SkbBytes(skb).load::<12>(0) else { return 0 };
     let packets = Size::of_skb(skb).packets;
     let (dropped, logged) = if is_dropped != 0 { (packets, 0) } else { (0, packets) };
     let key = OffenceKey { port, reason };

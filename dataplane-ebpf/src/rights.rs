@@ -167,23 +167,19 @@ pub(crate) fn remember(key: &NeighbourKey, child: Neighbour, max: u16, now: u64)
     let learned = Learned { seen: now, since: now, port: child.port, mac: child.mac };
     let is_kept = LEARNED_TABLE.insert(key, learned, 0).is_ok();
     if is_kept {
-        maclane_count_down(had_it.into());
+        count_down(had_it);
     }
     is_kept
 }
 
 /// A port has one address less. Port 0 is the wire, which has none.
-///
-/// A global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn maclane_count_down(port: u32) -> i32 {
-    if let Some(usage) = USAGE.get_ptr_mut(port) {
+#[inline(always)]
+fn count_down(port: u16) {
+    if let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) {
         // SAFETY: the entry is there as long as the map. Another CPU may count at the same moment, and one
         // more or less may be counted then.
         unsafe { (*usage).addresses = (*usage).addresses.saturating_sub(1) };
     }
-    0
 }
 
 /// Forgets an address that a port had.
@@ -191,7 +187,7 @@ extern "C" fn maclane_count_down(port: u32) -> i32 {
 #[allow(dead_code, reason = "a guard does not see what others say")]
 pub(crate) fn drop_learned(key: &NeighbourKey, port: u16) {
     if LEARNED_TABLE.remove(key).is_ok() {
-        maclane_count_down(port.into());
+        count_down(port);
     }
 }
 

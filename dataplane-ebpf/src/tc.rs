@@ -357,7 +357,11 @@ extern "C" fn maclane_send_back(skb: *mut __sk_buff, from: u32, how: u32, tag: u
             count::tx(from, size);
             action
         }
-        Err(Refused) => finish(skb, hook, from, Verdict::Drop(DropReason::Refused)),
+        // By its reason alone: there is no stack left for more.
+        Err(Refused) => {
+            count_drop(DropReason::Refused, size);
+            END
+        }
     }
 }
 

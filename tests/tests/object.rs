@@ -87,17 +87,27 @@ fn the_objects_have_no_legacy_maps_and_call_no_functions_with_pointers() {
     });
 }
 
-/// An object whose frozen globals are set: each byte of `SETTINGS` to `on`, the guard's to the
-/// last port.
-fn with_settings(path: &Path, on: u8, to: &Path) {
+/// Settings of a parent's programs that leave different code to the verifier.
+const SETTINGS: [[u8; size_of::<Settings>()]; 5] = [
+    [0, 0, 0, 0, 0],
+    [1, 1, 1, 1, 1],
+    // XDP native, with and without somebody who traces.
+    [1, 1, 1, 0, 0],
+    [1, 1, 1, 0, 1],
+    // XDP generic.
+    [0, 0, 1, 1, 0],
+];
+
+/// An object whose frozen globals are set: `SETTINGS` to these, the guard's to the last port.
+fn with_settings(path: &Path, settings: [u8; size_of::<Settings>()], to: &Path) {
     let mut bytes = fs::read(path).expect("the object can be read");
     let object = object::File::parse(&*bytes).expect("an ELF object");
     let mut places = Vec::new();
     for symbol in object.symbols() {
         let value: &[u8] = match symbol.name() {
-            Ok("SETTINGS") => &[on; size_of::<Settings>()],
+            Ok("SETTINGS") => &settings,
             Ok("GUARD_PORT") => &(abi::PORTS - 1).to_ne_bytes(),
-            Ok("GUARD_LAST") => &u32::from(on).to_ne_bytes(),
+            Ok("GUARD_LAST") => &u32::from(settings[0]).to_ne_bytes(),
             _ => continue,
         };
         let section = symbol.section_index().expect("a variable is in a section");
@@ -150,10 +160,10 @@ fn libbpf_loads_the_objects_and_the_verifier_stays_within_budget() {
     let dir = tempfile::tempdir().expect("a folder");
     let (dataplane, guard) = objects();
     let mut most = BTreeMap::<String, (u32, u32)>::new();
-    for on in [0, 1] {
+    for settings in SETTINGS {
         for object in [&dataplane, &guard] {
             let copy = dir.path().join("object");
-            with_settings(object, on, &copy);
+            with_settings(object, settings, &copy);
             for (name, (instructions, stack)) in verified(&copy, &daemon.bpffs().join("verified")) {
                 let most = most.entry(name).or_default();
                 *most = (most.0.max(instructions), most.1.max(stack));
