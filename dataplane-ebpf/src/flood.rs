@@ -87,14 +87,6 @@ impl Walk {
         }
     }
 
-    /// A copy for the parent's ingress, where the frame is not there already.
-    #[inline(always)]
-    fn copy_to_ingress(&mut self, unicast: Option<Mac>) -> Result<(), Refused> {
-        self.reshape(self.plan.tag.for_port(self.plan.vlan, true), unicast)?;
-        self.skb.set_mark(Mark::Hairpin);
-        self.skb.copy_to_ingress(parent())
-    }
-
     /// The rest of the flood, as the frame that it began with.
     #[inline(always)]
     fn go_on(&mut self, slot: u16) -> Result<(), Refused> {
@@ -111,8 +103,9 @@ impl Walk {
 extern "C" fn maclane_reshape(skb: *mut __sk_buff, have: u64, want: u64, dst: u64) -> i32 {
     let (skb, have, want) = (Skb(skb), Form::unpack(have), Form::unpack(want));
     let (dst, _) = unpack_mac(dst);
+    // Not by a function of its own: whoever comes here has little stack left.
     let changed = skb
-        .set_tag(have.tag, want.tag)
+        .retag(have.tag, want.tag)
         .and_then(|()| if have.unicast || want.unicast { skb.set_dst(dst) } else { Ok(()) });
     i32::from(changed.is_err())
 }
@@ -262,12 +255,34 @@ fn leave_for_host(walk: &mut Walk) -> i32 {
     action
 }
 
+/// Leaves a copy of a flood for the host in the parent's ingress: a frame of one [`Form`] in another, with this
+/// destination. Returns its form afterwards.
+///
+/// A function of its own, so that what comes after it is looked at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_to_ingress(skb: *mut __sk_buff, have: u64, want: u64, dst: u64) -> u64 {
+    if maclane_reshape(skb, have, want, dst) != 0 {
+        maclane_refused(skb);
+        return have;
+    }
+    let skb = Skb(skb);
+    skb.set_mark(Mark::Hairpin);
+    let result = skb.copy_to_ingress(parent());
+    counted(skb, PORT_HOST, result);
+    want
+}
+
 /// From the host or a child: a copy for the parent's ingress, and the frame itself for the wire.
 #[inline(always)]
 fn leave_for_wire(walk: &mut Walk, hook: Hook) -> i32 {
     if walk.plan.ingress != IngressCopy::None {
-        let result = walk.copy_to_ingress(host_unicast(&walk.plan));
-        counted(walk.skb, PORT_HOST, result);
+        let unicast = host_unicast(&walk.plan);
+        let tag = walk.plan.tag.for_port(walk.plan.vlan, true);
+        let want = Form { tag, unicast: unicast.is_some() };
+        let dst = pack_mac(unicast.unwrap_or(walk.dst), 0);
+        let form = maclane_to_ingress(walk.skb.0, walk.form.pack(), want.pack(), dst);
+        walk.form = Form::unpack(form);
     }
     if !walk.plan.wire {
         return END;

@@ -91,12 +91,7 @@ extern "C" fn maclane_parse(skb: *mut __sk_buff) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_retag(skb: *mut __sk_buff, have: u32, want: u32) -> i32 {
-    let (skb, have, want) = (Skb(skb), Tag::from_raw(have), Tag::from_raw(want));
-    if have.is_some() && skb.pop_tag().is_err() {
-        return 1;
-    }
-    let pushed = if want.is_some() { skb.push_tag(want.tci()) } else { Ok(()) };
-    i32::from(pushed.is_err())
+    i32::from(Skb(skb).retag(Tag::from_raw(have), Tag::from_raw(want)).is_err())
 }
 
 impl Skb {
@@ -293,6 +288,18 @@ impl Skb {
             0 => Ok(()),
             _ => Err(Refused),
         }
+    }
+
+    /// [`Self::set_tag`], here and now.
+    #[inline(always)]
+    pub(crate) fn retag(self, have: Tag, want: Tag) -> Result<(), Refused> {
+        if have == want {
+            return Ok(());
+        }
+        if have.is_some() {
+            self.pop_tag()?;
+        }
+        if want.is_some() { self.push_tag(want.tci()) } else { Ok(()) }
     }
 
     #[inline(always)]

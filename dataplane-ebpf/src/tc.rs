@@ -163,8 +163,7 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
         Ok(Sender::Port(port)) => port,
         Ok(Sender::Unknown) => {
-            let kind = event_kind::NEW_SOURCE;
-            tell(kind, Event { kind, vlan: frame.tag.vlan(), mac: frame.src });
+            maclane_new_source(pack_mac(frame.src, frame.tag.vlan()));
             PORT_HOST
         }
         Ok(Sender::Transit) => {
@@ -182,6 +181,15 @@ fn maclane_egress(ctx: TcContext) -> i32 {
         }
     }
     act(skb, Hook::Egress, &frame, payload, from)
+}
+
+/// Tells of a source MAC that nobody here is known by, beside its VLAN: somebody made a child.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_new_source(source: u64) -> i32 {
+    let ((mac, vlan), kind) = (unpack_mac(source), event_kind::NEW_SOURCE);
+    tell(kind, Event { kind, vlan, mac });
+    0
 }
 
 /// TC ingress of a veth child's host end: frames of that child.
@@ -213,7 +221,13 @@ fn act(skb: Skb, hook: Hook, frame: &Frame, payload: Payload, from: u16) -> i32 
         0
     };
     let of = pack_mac(frame.src, looks | hook as u16);
-    maclane_act(skb.0, pack_mac(frame.dst, from), of, frame.tag.to_raw())
+    let (to, tag) = (pack_mac(frame.dst, from), frame.tag.to_raw());
+    // By the hook: so each program has the one that it needs.
+    if hook == Hook::Ingress {
+        maclane_act_for_wire(skb.0, to, of, tag)
+    } else {
+        maclane_act(skb.0, to, of, tag)
+    }
 }
 
 /// Beside a [`Hook`]: the frame is ARP, or may be neighbour discovery.
@@ -222,14 +236,29 @@ const ABOUT_AN_ADDRESS: u16 = 1 << HOOK_BITS;
 /// Beside a [`Hook`]: a DHCP server says something, or is told something.
 const DHCP: u16 = 2 << HOOK_BITS;
 
-/// [`act`], with the port in `to`, and the hook and what the frame may be in `of`, beside the addresses.
+/// [`act`] for a frame of the host or a child, with the port in `to`, and the hook and what the frame may be in
+/// `of`, beside the addresses.
 ///
 /// A global function, which the verifier looks at once, and not once for each way that leads to it
-/// (`Documentation/bpf/verifier.rst`).
+/// (`Documentation/bpf/verifier.rst`), as is the next.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i32 {
-    let ((dst, from), (src, how)) = (unpack_mac(to), unpack_mac(of));
+    let (_, from) = unpack_mac(to);
+    if from == PORT_WIRE { END } else { act_for(skb, (to, of, tag), from) }
+}
+
+/// The same for a frame of the wire.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_act_for_wire(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i32 {
+    act_for(skb, (to, of, tag), PORT_WIRE)
+}
+
+/// [`act`] for a frame of `from`.
+#[inline(always)]
+fn act_for(skb: *mut __sk_buff, (to, of, tag): (u64, u64, u32), from: u16) -> i32 {
+    let ((dst, _), (src, how)) = (unpack_mac(to), unpack_mac(of));
     let (skb, hook) = (Skb(skb), Hook::from_raw(how));
     let mut frame = Frame { dst, src, tag: Tag::from_raw(tag) };
     let mut audience = Audience::Everybody;
@@ -371,17 +400,38 @@ extern "C" fn maclane_send_back(skb: *mut __sk_buff, from: u32, how: u32, tag: u
 fn rule(frame: &Frame, from: u16, audience: Audience) -> u64 {
     let to = pack_mac(frame.dst, from);
     let of = pack_mac(frame.src, audience as u16);
-    maclane_decide(to, of, frame.tag.to_raw())
+    if from == PORT_WIRE {
+        maclane_decide_for_wire(to, of, frame.tag.to_raw())
+    } else {
+        maclane_decide(to, of, frame.tag.to_raw())
+    }
 }
 
-/// [`decide_among`], with the port in `to` and the audience in `of`, beside the addresses.
+/// [`decide_among`] for a frame of the host or a child, with the port in `to` and the audience in `of`, beside
+/// the addresses.
 ///
 /// A global function, which the verifier looks at once, and not once for each way that leads on
-/// from it (`Documentation/bpf/verifier.rst`).
+/// from it (`Documentation/bpf/verifier.rst`), as is the next.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_decide(to: u64, of: u64, tag: u32) -> u64 {
-    let ((dst, from), (src, audience)) = (unpack_mac(to), unpack_mac(of));
+    match unpack_mac(to) {
+        (_, PORT_WIRE) => Verdict::Drop(DropReason::NoPort).pack(),
+        (_, from) => decided(to, of, tag, from),
+    }
+}
+
+/// The same for a frame of the wire.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_decide_for_wire(to: u64, of: u64, tag: u32) -> u64 {
+    decided(to, of, tag, PORT_WIRE)
+}
+
+/// [`decide_among`] for a frame of `from`.
+#[inline(always)]
+fn decided(to: u64, of: u64, tag: u32, from: u16) -> u64 {
+    let ((dst, _), (src, audience)) = (unpack_mac(to), unpack_mac(of));
     let frame = Frame { dst, src, tag: Tag::from_raw(tag) };
     #[allow(clippy::cast_possible_truncation, reason = "an audience")]
     decide_among(&frame, from, Audience::from_raw(audience as u8), &Maps).pack()
