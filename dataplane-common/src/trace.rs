@@ -216,6 +216,7 @@ mod tests {
         frame::Tag,
         verdict::{Delivery, Flood, IngressCopy},
     };
+    use trace_flag::{CHILD as C, DROPS, MAC as M, ON, REASON, TRUNK, VLAN};
 
     const CHILD: Mac = [2, 0, 0, 0, 0, 2];
     const OTHER: Mac = [2, 0, 0, 0, 0, 3];
@@ -259,7 +260,6 @@ mod tests {
         let stranger = seen(deliver(PORT_HOST));
         let storm = seen(drop(DropReason::Storm));
         let untagged = Seen { vlan: 0, ..stranger };
-        use trace_flag::{CHILD as C, DROPS, MAC, ON, REASON, TRUNK, VLAN};
         let cases = [
             ("nobody traces", 0, Tracer::default(), stranger, false),
             ("everything", ON, Tracer::default(), stranger, true),
@@ -272,9 +272,9 @@ mod tests {
             ("to everybody in another", ON | C, child, flood(20), false),
             ("to everybody anywhere, for a trunk", ON | C | TRUNK, child, flood(20), true),
             ("another's", ON | C, child, stranger, false),
-            ("from a MAC", ON | MAC, mac, from_child, true),
-            ("to a MAC", ON | MAC, mac, to_child, true),
-            ("another MAC's", ON | MAC, mac, forged, false),
+            ("from a MAC", ON | M, mac, from_child, true),
+            ("to a MAC", ON | M, mac, to_child, true),
+            ("another MAC's", ON | M, mac, forged, false),
             ("in a VLAN", ON | VLAN, vlan, stranger, true),
             ("in no VLAN", ON | VLAN, vlan, untagged, false),
             ("dropped", ON | DROPS, Tracer::default(), storm, true),

@@ -300,7 +300,8 @@ fn a_filter_shows_what_it_says_and_nothing_else() {
             frames(&token);
             let mut told: Vec<_> = tracing.told(&token).iter().map(path).collect();
             let mut want: Vec<_> = want.iter().map(|path| guarded(path)).collect();
-            (told.sort(), want.sort());
+            told.sort();
+            want.sort();
             assert_eq!(told, want, "{query:?} beside {others}");
         }
     }
@@ -355,12 +356,12 @@ fn a_trace_ends_with_the_daemon_and_traffic_goes_on() {
     assert!(!site.is_traced());
     let result = ping.stop();
     assert!(result.is_clean(), "{result:?}");
-    let pins = site.pins();
+    let folder = site.pins();
     let _tracing = Tracing::begin(&site.daemon, "");
     let began = Instant::now();
     site.daemon.stop();
     assert!(began.elapsed() < patience(Duration::from_secs(4)), "{:?}", began.elapsed());
-    assert!(!is_traced(&pins), "it tells nobody");
+    assert!(!is_traced(&folder), "it tells nobody");
     assert_reaches(&site.lan.router.ns, "192.168.50.103".parse::<std::net::Ipv4Addr>().unwrap());
 }
 

@@ -176,8 +176,7 @@ impl Engine {
             // Whoever cannot be told leaves what he has begun with `trace`.
             let it = || format!("cannot trace parent \"{iface}\"");
             state.reconcile_parent(&iface).await.doing(it)?;
-            let plane = state.parent(&iface)?.plane.as_ref();
-            if spec.parent.is_some() && plane.is_none() {
+            if spec.parent.is_some() && state.parent(&iface)?.plane.is_none() {
                 return Err(Error::conflict(format!("{}: its interface is not there", it())));
             }
         }

@@ -114,7 +114,7 @@ pub(super) fn view(iface: &str, frame: &TracedFrame, scene: &Scene) -> TraceView
             (Fate::Pass, vec![to], None)
         }
         Verdict::Deliver(delivery) => {
-            path.extend(way_out(scene, &delivery, hook));
+            path.extend(way_out(scene, delivery, hook));
             let fate = if has(traced_flag::ANSWERED) { Fate::Answer } else { Fate::Deliver };
             (fate, vec![delivery.port], None)
         }
@@ -161,7 +161,7 @@ fn way_in(scene: &Scene, from: u16, hook: Hook) -> Vec<String> {
 }
 
 /// From the program that decided to where a frame is handed over.
-fn way_out(scene: &Scene, delivery: &Delivery, hook: Hook) -> Option<String> {
+fn way_out(scene: &Scene, delivery: Delivery, hook: Hook) -> Option<String> {
     let peer = |port: &Port| port.local & local_flag::PEER != 0;
     let way = match (delivery.kind, hook) {
         // It is where it has to be.
@@ -182,12 +182,11 @@ fn end(fate: Fate, to: &[String], copies: usize, reason: Option<DropReason>) -> 
     match fate {
         Fate::Drop => format!("drop ({reason})"),
         Fate::Log => format!("logged ({reason})"),
-        Fate::Pass | Fate::Deliver | Fate::Answer => to.join(", "),
         Fate::Flood if copies == 0 => "nobody".into(),
         Fate::Flood if copies > to.len() => {
             format!("{}, … ({copies})", to.join(", "))
         }
-        Fate::Flood => to.join(", "),
+        Fate::Pass | Fate::Deliver | Fate::Answer | Fate::Flood => to.join(", "),
     }
 }
 
