@@ -37,7 +37,7 @@ fn everybody(site: &Site) -> [(&Netns, [IpAddr; 2]); 5] {
 
 #[test]
 fn whoever_does_nothing_wrong_reaches_everybody() {
-    for attacker in [Attacker::Vepa, Attacker::Bridge, Attacker::Veth] {
+    for &attacker in Attacker::each() {
         let site = Site::new(attacker);
         for child in [&site.evil, &site.victim, &site.sibling] {
             settle(&child.ns);
@@ -74,7 +74,7 @@ fn link_local(from: &Netns, ifname: &str, to: &Station) {
 
 #[test]
 fn an_ipv6_address_that_a_child_has_asked_for_is_its_own() {
-    for attacker in [Attacker::Vepa, Attacker::Bridge, Attacker::Veth] {
+    for &attacker in Attacker::each() {
         let site = Site::new(attacker);
         let own = "fd00:50::abcd".parse::<std::net::Ipv6Addr>().expect("an address");
         // Its kernel asks for it first (RFC 4862), and not everybody hears that.
@@ -90,7 +90,7 @@ fn an_ipv6_address_that_a_child_has_asked_for_is_its_own() {
 
 #[test]
 fn an_address_that_two_children_share_moves_between_them_at_once() {
-    for attacker in [Attacker::Vepa, Attacker::Bridge, Attacker::Veth] {
+    for &attacker in Attacker::each() {
         let site = Site::new(attacker);
         let (ip, ip6) = addresses(200);
         for name in [EVIL, "sibling"] {
