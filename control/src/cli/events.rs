@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     args::EventsArgs,
     output::{Output, understand},
-    table::{self, Row, printable},
+    table::{self, Row},
 };
 use crate::{
     api::client::{Client, quote},
@@ -112,10 +112,7 @@ async fn follow(client: &Client, output: Output, path: &str) -> anyhow::Result<(
 
 /// One line of a table that goes on.
 fn in_columns(cells: impl IntoIterator<Item = String>) -> String {
-    let widths = WIDTHS.into_iter().chain([0]);
-    let cells = cells.into_iter().zip(widths);
-    let line: Vec<_> = cells.map(|(cell, width)| format!("{:width$}", printable(&cell))).collect();
-    line.join(table::GAP) + "\n"
+    table::line(cells, &WIDTHS)
 }
 
 #[cfg(test)]

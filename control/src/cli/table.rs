@@ -18,7 +18,16 @@ use crate::{
 };
 
 /// What is between two columns.
-pub(super) const GAP: &str = "   ";
+const GAP: &str = "   ";
+
+/// One line of a table that goes on: nobody knows how wide its columns will have to be, and the last is as wide
+/// as it is.
+pub(super) fn line(cells: impl IntoIterator<Item = String>, widths: &[usize]) -> String {
+    let widths = widths.iter().copied().chain([0]);
+    let cells = cells.into_iter().zip(widths);
+    let line: Vec<_> = cells.map(|(cell, width)| format!("{:width$}", printable(&cell))).collect();
+    line.join(GAP) + "\n"
+}
 
 /// What is shown of something in one line of a table.
 pub(super) trait Row {

@@ -13,7 +13,7 @@ use self::pcap::Pcap;
 use super::{
     args::TraceArgs,
     output::{Output, understand},
-    table::{self, printable},
+    table,
 };
 use crate::{
     api::client::{Client, quote},
@@ -154,10 +154,7 @@ fn cells(view: &TraceView, bytes: &[u8]) -> [String; 6] {
 
 /// One line of a table that goes on.
 fn in_columns(cells: [String; 6]) -> String {
-    let widths = WIDTHS.into_iter().chain([0]);
-    let cells = cells.into_iter().zip(widths);
-    let line: Vec<_> = cells.map(|(cell, width)| format!("{:width$}", printable(&cell))).collect();
-    line.join(table::GAP) + "\n"
+    table::line(cells, &WIDTHS)
 }
 
 #[cfg(test)]
