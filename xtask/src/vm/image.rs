@@ -40,7 +40,9 @@ const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff
 /// Tests of the daemon, hundreds of times over or about its own files, that would take long in an
 /// emulator and ask nothing of the kernel that others do not. So would those with a real Docker and other
 /// real servers, for which the machine has no place either: `docker_vlan` does by itself what Docker asks of
-/// the kernel, and `security` sends the frames of the others.
+/// the kernel. The hundreds of frames of `security`, each of which nobody may hear for a while, take a
+/// quarter of an hour there, which the time of a whole run has no room for; that the programs load, and
+/// decide as the host does, `object` and `fixtures` show there, too.
 const ELSEWHERE: &[&str] = &[
     "backup",
     "crash",
@@ -59,8 +61,10 @@ const ELSEWHERE: &[&str] = &[
     "policy",
     "real_life",
     "reboot",
+    "security",
     "steering",
     "store",
+    "trace",
 ];
 
 /// Files of this machine that programs look into.
