@@ -245,6 +245,7 @@ const DHCP: u16 = 2 << HOOK_BITS;
 #[inline(never)]
 extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i32 {
     let (_, from) = unpack_mac(to);
+    // Never one of the wire: those come at the ingress, which calls the next. It tells the compiler so.
     if from == PORT_WIRE { END } else { act_for(skb, (to, of, tag), from) }
 }
 
