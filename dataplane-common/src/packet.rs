@@ -70,6 +70,14 @@ impl Payload {
             Self { ethertype: outer, offset: ETH_HLEN as u32 }
         }
     }
+
+    /// True for one that follows the addresses: there is no tag in the frame's bytes.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "14")]
+    pub const fn is_first(self) -> bool {
+        self.offset == ETH_HLEN as u32
+    }
 }
 
 /// How many extension headers are looked at. Hosts send one or two; a chain that goes on is there to

@@ -23,6 +23,8 @@ mod packed;
 #[cfg(target_arch = "bpf")]
 mod place;
 #[cfg(target_arch = "bpf")]
+mod plain;
+#[cfg(target_arch = "bpf")]
 mod rights;
 #[cfg(target_arch = "bpf")]
 mod skb;

@@ -71,15 +71,23 @@ extern "C" fn maclane_lookup(word: u64) -> u32 {
     found.map_or(FdbValue::NOTHING, FdbValue::to_raw)
 }
 
+/// What the bucket of a MAC says of its entry in a VLAN; `None` if the FDB has to be asked.
+#[inline(always)]
+pub(crate) fn in_bucket(mac: Mac, vlan: u16) -> Option<Option<FdbValue>> {
+    let key = FdbKey { mac, vlan };
+    let Some(bucket) = SOURCE_TABLE.get(bucket(mac)) else { return Some(None) };
+    match bucket.answer(key) {
+        Some(Some(_)) if !still(bucket, key) => None,
+        answer => answer,
+    }
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn fdb(&self, mac: Mac, vlan: u16) -> Option<FdbValue> {
-        let key = FdbKey { mac, vlan };
-        let bucket = SOURCE_TABLE.get(bucket(mac))?;
-        let found = match bucket.answer(key) {
-            Some(None) => FdbValue::NOTHING,
-            Some(Some(entry)) if still(bucket, key) => entry.to_raw(),
-            Some(Some(_)) | None => maclane_lookup(key.word()),
+        let found = match in_bucket(mac, vlan) {
+            Some(entry) => entry.map_or(FdbValue::NOTHING, FdbValue::to_raw),
+            None => maclane_lookup(FdbKey { mac, vlan }.word()),
         };
         FdbValue::from_raw(found)
     }

@@ -120,14 +120,23 @@ impl Skb {
     /// The one bounds check: the head of the frame; `None` if it is too short.
     #[inline(always)]
     fn head(self) -> Option<Head> {
+        match self.linear_head() {
+            // A short frame, or one whose payload is not in the linear part.
+            None => self.load_head(),
+            head => head,
+        }
+    }
+
+    /// The head of the frame, if it is in the linear part.
+    #[inline(always)]
+    fn linear_head(self) -> Option<Head> {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
-        if data + HEAD_LEN <= end {
-            // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
-            return Some(unsafe { *(data as *const Head) });
+        if data + HEAD_LEN > end {
+            return None;
         }
-        // A short frame, or one whose payload is not in the linear part.
-        self.load_head()
+        // SAFETY: the bytes were checked to be inside the frame, which begins at an even address.
+        Some(unsafe { *(data as *const Head) })
     }
 
     /// The head of the frame from its MAC header on, wherever its data begins.
@@ -223,6 +232,13 @@ impl Skb {
         Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
     }
 
+    /// The frame, and what it carries, if its head is in the linear part.
+    #[inline(always)]
+    pub(crate) fn linear(self) -> Option<(Frame, Payload)> {
+        let head = self.linear_head()?;
+        Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
+    }
+
     /// IPv6's next header; 0 if the frame's first bytes do not reach that far.
     #[inline(always)]
     pub(crate) fn next_header(self, payload: Payload) -> u8 {
@@ -283,6 +299,9 @@ impl Skb {
     pub(crate) fn set_tag(self, have: Tag, want: Tag) -> Result<(), Refused> {
         if have == want {
             return Ok(());
+        }
+        if !want.is_some() && self.tag_is_offloaded() != 0 {
+            return self.pop_known_tag();
         }
         match maclane_retag(self.0, have.to_raw(), want.to_raw()) {
             0 => Ok(()),

@@ -26,6 +26,7 @@ use crate::{
     maps::{Maps, port_of_host_end, settings},
     offence::{count_drop, is_time_to_look, note, tell},
     packed::{pack_mac, unpack_mac},
+    plain,
     rights::{is_within, policy, port},
     skb::{END, NEXT, Refused, Skb},
     suppress::answer_for,
@@ -74,6 +75,9 @@ impl Hook {
 #[inline(always)]
 fn maclane_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
+    if let Some(action) = plain::forward(skb) {
+        return action;
+    }
     let hairpin = skb.mark() == Mark::Hairpin.encode();
     if settings().xdp_generic != 0 && !hairpin && skb.is_misplaced() {
         return skb.mend(parent()).unwrap_or_else(|Refused| {
@@ -324,7 +328,7 @@ extern "C" fn maclane_is_unknown(to: u64) -> i32 {
 
 /// Drops a frame of a port.
 #[inline(always)]
-fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
+pub(crate) fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i32 {
     maclane_drop(skb.0, Origin::new(from, hook.told()).pack(), reason as u32)
 }
 
@@ -440,7 +444,7 @@ fn decided(to: u64, of: u64, tag: u32, from: u16) -> u64 {
 
 /// True for ARP, and for what may be neighbour discovery.
 #[inline(always)]
-fn is_about_an_address(skb: Skb, payload: Payload) -> bool {
+pub(crate) fn is_about_an_address(skb: Skb, payload: Payload) -> bool {
     payload.ethertype == ETH_P_ARP
         || payload.ethertype == ETH_P_IPV6 && skb.next_header(payload) == ICMPV6
 }
@@ -468,7 +472,7 @@ extern "C" fn maclane_storms(skb: *mut __sk_buff) -> i32 {
 
 /// Does what was decided, where that is no flood.
 #[inline(always)]
-fn act_on_one(skb: Skb, hook: Hook, from: u16, frame: &Frame, verdict: Verdict) -> i32 {
+pub(crate) fn act_on_one(skb: Skb, hook: Hook, from: u16, frame: &Frame, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Deliver(delivery) => match deliver(skb, hook, frame.tag, delivery) {
             Ok(action) => {
