@@ -1,10 +1,6 @@
 //! Builds the eBPF object that the benchmarks measure with.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use dataplane_ebpf::toolchain::{self, Options};
 
@@ -12,12 +8,13 @@ fn main() -> ExitCode {
     let bench = PathBuf::from(cargo_variable("CARGO_MANIFEST_DIR"));
     let workspace = bench.parent().expect("this package lies in the workspace's folder");
     let manifest_dir = workspace.join("dataplane-ebpf");
-    let target_dir = Path::new(&cargo_variable("OUT_DIR")).join("bpf");
+    let out = PathBuf::from(cargo_variable("OUT_DIR"));
+    let target_dir = toolchain::shared_target_dir(&out);
     let options = Options { manifest_dir: &manifest_dir, target_dir: &target_dir, features: &[] };
     for input in ["Cargo.lock", "Cargo.toml", "dataplane-common/src", "dataplane-ebpf"] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
-    match toolchain::build(&options, [toolchain::LOAD]) {
+    match toolchain::build(&options, [toolchain::LOAD], &out) {
         Ok([load]) => {
             println!("cargo::rustc-env=BENCH_LOAD_OBJECT={}", load.display());
             ExitCode::SUCCESS

@@ -12,12 +12,13 @@ fn main() -> ExitCode {
     let control = PathBuf::from(cargo_variable("CARGO_MANIFEST_DIR"));
     let workspace = control.parent().expect("this package lies in the workspace's folder");
     let manifest_dir = workspace.join("dataplane-ebpf");
-    let target_dir = Path::new(&cargo_variable("OUT_DIR")).join("bpf");
+    let out = PathBuf::from(cargo_variable("OUT_DIR"));
+    let target_dir = toolchain::shared_target_dir(&out);
 
     let features: &[&str] =
         if env::var_os("CARGO_FEATURE_BPF_LOG").is_some() { &["log"] } else { &[] };
     let options = Options { manifest_dir: &manifest_dir, target_dir: &target_dir, features };
-    match toolchain::build(&options, [toolchain::DATAPLANE, toolchain::GUARD]) {
+    match toolchain::build(&options, [toolchain::DATAPLANE, toolchain::GUARD], &out) {
         Ok([dataplane, guard]) => {
             watch(workspace);
             println!("cargo::rustc-env=MACLANE_BPF_OBJECT={}", dataplane.display());
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         // Cargo shows all of stderr, where the compiler has said what is wrong.
-        Err(error @ Error::Failed { .. }) => {
+        Err(error @ (Error::Failed { .. } | Error::Copy { .. })) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }

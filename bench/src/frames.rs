@@ -48,9 +48,9 @@ pub(crate) const BENCHES: &[Bench] = &[
             "XDP off, as `auto` has it on a veth: TC does the work. The target leaves about 22 ns a \
              frame, and being asked at all takes a good part of them: see `limit-tc-pass`, the \
              ceiling. What the program itself takes is `program-ingress-macvlan` less \
-             `program-bare`. On this CPU each return costs extra (`spec_rstack_overflow`), and since \
-             steering each frame is first looked at for ARP, neighbour discovery and DHCP, and decided \
-             on in functions of their own (`maclane_act`, `maclane_decide`).",
+             `program-bare`. On this CPU each return costs extra (`spec_rstack_overflow`), so a plain \
+             frame, which is no ARP, neighbour discovery or DHCP, is decided on without a call \
+             (`dataplane-ebpf/src/plain.rs`).",
         )],
         run: macvlan,
     },

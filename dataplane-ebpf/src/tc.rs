@@ -124,15 +124,14 @@ fn arrived(skb: Skb) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
-    let skb = Skb(skb);
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let (skb, from) = (Skb(skb), from as u16);
     let Some((frame, payload)) = skb.parsed().filter(|(frame, _)| !frame.is_multicast()) else {
-        return END;
+        return drop_of(skb, Hook::Ingress, from, DropReason::Refused);
     };
     if Mark::decode(skb.mark()).is_some() {
         skb.clear_mark();
     }
-    #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    let from = from as u16;
     if skb.is_dhcp(payload)
         && let Some(at) = place(skb.0, from)
     {
@@ -248,9 +247,12 @@ const DHCP: u16 = 2 << HOOK_BITS;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_act(skb: *mut __sk_buff, to: u64, of: u64, tag: u32) -> i32 {
-    let (_, from) = unpack_mac(to);
+    let ((_, from), (_, how)) = (unpack_mac(to), unpack_mac(of));
     // Never one of the wire: those come at the ingress, which calls the next. It tells the compiler so.
-    if from == PORT_WIRE { END } else { act_for(skb, (to, of, tag), from) }
+    if from == PORT_WIRE {
+        return drop_of(Skb(skb), Hook::from_raw(how), from, DropReason::NoPort);
+    }
+    act_for(skb, (to, of, tag), from)
 }
 
 /// The same for a frame of the wire.

@@ -45,6 +45,16 @@ pub enum Error {
         /// How it ended.
         status: ExitStatus,
     },
+    /// What was built could not be put where it is wanted.
+    #[error("cannot copy {object} to {}: {source}", to.display())]
+    Copy {
+        /// The name of the object.
+        object: &'static str,
+        /// Where it is wanted.
+        to: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// A Rust toolchain that compiles for [`TARGET`].
@@ -165,15 +175,33 @@ pub const GUARD: &str = "guard";
 /// The object that `bench` measures with.
 pub const LOAD: &str = "load";
 
-/// Builds objects by their names, and says where they lie, as ELF files. What the compiler has to
-/// say goes to stderr.
-pub fn build<const N: usize>(options: &Options, objects: [&str; N]) -> Result<[PathBuf; N], Error> {
+/// The target folder that the build scripts of every profile share, below cargo's own: what one of them has
+/// compiled the next need not. `out` is the folder of a build script, `TARGET/PROFILE/build/PACKAGE/out`.
+#[must_use]
+pub fn shared_target_dir(out: &Path) -> PathBuf {
+    out.ancestors().nth(4).unwrap_or(out).join("ebpf")
+}
+
+/// Builds objects by their names, and puts them, as ELF files, into the folder `to`, where no build with other
+/// features overwrites them; says where they lie. What the compiler has to say goes to stderr.
+pub fn build<const N: usize>(
+    options: &Options,
+    objects: [&'static str; N],
+    to: &Path,
+) -> Result<[PathBuf; N], Error> {
     let toolchain = Toolchain::find()?;
     let mut command = toolchain.cargo("build", &find_linker()?, &[], options);
     command.args(objects.iter().flat_map(|name| ["--bin", name]));
     run(&mut command)?;
     let built = options.target_dir.join(TARGET).join(PROFILE);
-    Ok(objects.map(|name| built.join(name)))
+    for object in objects {
+        fs::copy(built.join(object), to.join(object)).map_err(|source| Error::Copy {
+            object,
+            to: to.to_owned(),
+            source,
+        })?;
+    }
+    Ok(objects.map(|name| to.join(name)))
 }
 
 /// Checks the programs with every warning as an error, without linking them.

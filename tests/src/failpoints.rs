@@ -104,7 +104,7 @@ pub fn binary() -> PathBuf {
     assert!(
         binary.exists(),
         "no maclane with failpoints at {}; run `cargo xtask test`, or `cargo build --package control \
-         --profile failpoints --features failpoints` and name the result in MACLANE_FAILPOINTS_BIN",
+         --features failpoints` and name the result in MACLANE_FAILPOINTS_BIN",
         binary.display()
     );
     binary

@@ -34,10 +34,7 @@ pub fn built_objects(program: &Path) -> PathBuf {
     let newest = fs::read_dir(&build)
         .unwrap_or_else(|e| panic!("cannot list {}: {e}", build.display()))
         .flatten()
-        .flat_map(|entry| {
-            let objects = |target| entry.path().join("out/bpf").join(target).join("bpf");
-            ["bpfel-unknown-none", "bpfeb-unknown-none"].map(objects)
-        })
+        .map(|entry| entry.path().join("out"))
         .filter_map(|dir| Some((fs::metadata(dir.join("guard")).ok()?.modified().ok()?, dir)))
         .max();
     let (_, dir) = newest.unwrap_or_else(|| panic!("no eBPF objects below {}", build.display()));

@@ -60,7 +60,9 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
 /// `cargo fuzz SUBCOMMAND TARGET`.
 fn fuzz(program: &Path, subcommand: &str, target: &str) -> Command {
     let mut fuzz = Command::new(program);
-    fuzz.args(["fuzz", subcommand, "--sanitizer", "none", "--fuzz-dir"]).arg(dir()).arg(target);
+    // Without optimization where that takes minutes and finds no more: see the profile there.
+    fuzz.args(["fuzz", subcommand, "--dev", "--sanitizer", "none", "--fuzz-dir"]);
+    fuzz.arg(dir()).arg(target);
     // Coverage is asked for with flags that only nightly takes otherwise.
     fuzz.env("RUSTC_BOOTSTRAP", "1");
     fuzz.env("CARGO_TARGET_DIR", workspace::target_dir().join("fuzz"));

@@ -1,12 +1,12 @@
 //! Where things are in the workspace, and how its binary is built.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{command, setup};
 
@@ -40,9 +40,17 @@ pub(crate) fn build() -> Result<PathBuf> {
 }
 
 /// Builds the binary in which a test can let the daemon die between any two steps, and says where
-/// it is.
+/// it is: in a folder of its own, so that it cannot be taken for another.
 pub(crate) fn build_with_failpoints() -> Result<PathBuf> {
-    let options = ["--profile", "failpoints", "--features", "failpoints"];
-    command::run(cargo("build").args(["--locked", "--package", "control"]).args(options))?;
-    Ok(target_dir().join("failpoints/maclane"))
+    let options = ["--locked", "--package", "control", "--features", "failpoints"];
+    command::run(cargo("build").args(options))?;
+    let (built, kept) = (target_dir().join("debug/maclane"), target_dir().join("failpoints"));
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let kept = kept.join("maclane");
+    // By another name first: a daemon that a test has left may still run what is there.
+    let fresh = kept.with_extension("new");
+    fs::copy(&built, &fresh)
+        .and_then(|_| fs::rename(&fresh, &kept))
+        .with_context(|| format!("cannot copy {} to {}", built.display(), kept.display()))?;
+    Ok(kept)
 }

@@ -5,14 +5,19 @@ use std::{
     path::PathBuf,
 };
 
-use super::{children::alias, state::State, views::adopted_name};
+use super::{
+    children::alias,
+    rights,
+    state::{ChildRecord, State},
+    views::adopted_name,
+};
 use crate::{
     error::Result,
     events::{Event, EventKind},
     failpoint::failpoint,
-    model::{Mac, Mode},
+    model::{Mac, Mode, NetworkSpec},
     netlink::{Link, LinkKind, Netlink},
-    netns::Netns,
+    netns::{Netns, NetnsId},
 };
 
 /// A macvlan child that somebody else made.
@@ -31,6 +36,8 @@ pub(crate) struct Adopted {
 pub(crate) struct Found {
     /// Where its namespace is.
     pub(crate) netns: PathBuf,
+    /// Which namespace that is.
+    pub(crate) netns_id: NetnsId,
     /// The link in there.
     pub(crate) link: Link,
 }
@@ -121,6 +128,27 @@ impl State {
         self.parents.get(iface).is_some_and(heard) || self.port_before_restart(iface, mac).is_some()
     }
 
+    /// The child of maclane in whose namespace an adopted one is, and its network.
+    ///
+    /// Whoever may make links there can make a macvlan on that child's, which the kernel puts on the parent
+    /// (`drivers/net/macvlan.c`, `macvlan_common_newlink`): what holds for the child holds for it. Of several
+    /// children the strictest counts. What is in the daemon's own namespace is the host's.
+    pub(crate) fn host_of_adopted(
+        &self,
+        iface: &str,
+        adopted: &Adopted,
+    ) -> Option<(&NetworkSpec, &ChildRecord)> {
+        let netns = adopted.found.as_ref()?.netns_id;
+        if netns == self.own_netns {
+            return None;
+        }
+        self.children_of(iface)
+            .filter(|(_, child)| child.live.as_ref().is_some_and(|live| live.netns == netns))
+            .map(|(_, child)| &child.record.value)
+            .filter_map(|record| Some((self.network(&record.spec.network).ok()?, record)))
+            .max_by_key(|(network, record)| rights::policy_of(network, record).security)
+    }
+
     /// Takes over what has changed about an adopted child.
     pub(crate) fn refresh_adopted(&mut self, link: &Link) {
         let Some(mac) = link.mac else { return };
@@ -156,11 +184,19 @@ impl State {
                 Err(e) => tracing::warn!(parent = iface, %mac, "no guard on an adopted child: {e}"),
             }
         }
-        let place = adopted.found.as_ref().map(|found| found.netns.display().to_string());
+        let inside = self.host_of_adopted(iface, &adopted).map(|(_, record)| &record.spec.name);
+        let place = match (&adopted.found, inside) {
+            (Some(_), Some(child)) => {
+                format!("in the namespace of child {child}, whose rules hold for it")
+            }
+            (Some(found), None) => format!("in {}", found.netns.display()),
+            (None, _) => "in a namespace that is not found".into(),
+        };
+        let parent = self.parent_mut(iface)?;
         parent.adopted.insert(mac, adopted);
         match (before, place) {
             (Some(port), _) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
-            (None, place) => self.note(adoption(iface, mac, port, place)),
+            (None, place) => self.note(adoption(iface, mac, port, &place)),
         }
         Ok(())
     }
@@ -190,11 +226,8 @@ impl State {
 }
 
 /// Says that a child was found that somebody else made.
-fn adoption(iface: &str, mac: Mac, port: u16, place: Option<String>) -> Event {
-    let message = match place {
-        Some(place) => format!("child adopted: somebody else made it, in {place}"),
-        None => "child adopted: somebody else made it, in a namespace that is not found".into(),
-    };
+fn adoption(iface: &str, mac: Mac, port: u16, place: &str) -> Event {
+    let message = format!("child adopted: somebody else made it, {place}");
     Event {
         child: Some(adopted_name(iface, mac)),
         port: Some(port),
@@ -218,7 +251,10 @@ pub(crate) async fn find_links(
                 && link.lower_netns.is_some() == elsewhere
                 && let Some(mac) = link.mac.filter(|mac| macs.contains(mac))
             {
-                found.insert(mac, Found { netns: netns.path().to_owned(), link });
+                found.insert(
+                    mac,
+                    Found { netns: netns.path().to_owned(), netns_id: netns.id(), link },
+                );
             }
         }
     };

@@ -42,6 +42,12 @@ pub(crate) fn of_adopted() -> Rights {
     Rights { policy, ..Rights::default() }
 }
 
+/// What an adopted child in the namespace of a child may do: what that one may, but for its addresses, which
+/// are where its own link is.
+pub(crate) fn of_adopted_inside(network: &NetworkSpec, record: &ChildRecord) -> Rights {
+    Rights { addresses: Vec::new(), ..of(network, record) }
+}
+
 /// What is limited of what comes in from the wire.
 pub(crate) fn of_wire(parent: &ParentSpec) -> PortPolicy {
     PortPolicy { limits: limits(parent.storm.in_force()), ..PortPolicy::default() }

@@ -14,7 +14,7 @@ use dataplane_common::{
 use super::{
     adopt::Adopted,
     rights,
-    state::{Child, Live, State},
+    state::{Child, ChildRecord, Live, State},
 };
 use crate::{
     error::Result,
@@ -115,7 +115,9 @@ impl State {
         let parent = self.parents.get(iface)?;
         let link = parent.link.as_ref()?;
         let created = self.children_of(iface).filter_map(|(_, child)| self.port_of(child));
-        let adopted = parent.adopted.iter().map(|(mac, adopted)| port_of_adopted(*mac, adopted));
+        let adopted = parent.adopted.iter().map(|(mac, adopted)| {
+            port_of_adopted(*mac, adopted, self.host_of_adopted(iface, adopted))
+        });
         Some(Topology {
             parent: link.index,
             mac: link.mac?.0,
@@ -185,10 +187,12 @@ fn flags(network: &NetworkSpec, live: &Live) -> u8 {
     if live.guarded {
         flags |= port_flag::GUARDED;
     }
-    if network.internal {
-        flags |= port_flag::INTERNAL;
-    }
-    flags
+    flags | network_flags(network)
+}
+
+/// The flags of a port that follow from its network.
+fn network_flags(network: &NetworkSpec) -> u8 {
+    if network.internal { port_flag::INTERNAL } else { 0 }
 }
 
 fn mode_flags(mode: Mode) -> u8 {
@@ -203,18 +207,32 @@ fn any_source(mode: Mode) -> u8 {
     if mode == Mode::Passthru { local_flag::ANY_SOURCE } else { 0 }
 }
 
-fn port_of_adopted(mac: Mac, adopted: &Adopted) -> PortChild {
+/// The port of an adopted child, which may be in the namespace of a child of maclane.
+fn port_of_adopted(
+    mac: Mac,
+    adopted: &Adopted,
+    inside: Option<(&NetworkSpec, &ChildRecord)>,
+) -> PortChild {
     let guard = if adopted.guarded { port_flag::GUARDED } else { 0 };
+    let (membership, flags, local, rights) = match inside {
+        Some((network, record)) => (
+            membership(network, record.spec.trunk.as_ref()),
+            network_flags(network),
+            rights::local_flags(network, record),
+            rights::of_adopted_inside(network, record),
+        ),
+        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for.
+        None => (Membership::All, 0, 0, rights::of_adopted()),
+    };
     PortChild {
         port: adopted.port,
         mac: mac.0,
         kind: PortKind::Macvlan,
-        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for.
-        membership: Membership::All,
+        membership,
         host_end: 0,
-        flags: mode_flags(adopted.mode()) | guard,
-        local: any_source(adopted.mode()),
+        flags: mode_flags(adopted.mode()) | guard | flags,
+        local: any_source(adopted.mode()) | local,
         takes_xdp: false,
-        rights: rights::of_adopted(),
+        rights,
     }
 }

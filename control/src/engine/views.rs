@@ -7,6 +7,7 @@ use dataplane_common::{
 
 use super::{
     adopt::Adopted,
+    rights,
     state::{Child, State},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     error::Result,
     model::{
         ChildView, DropStats, FdbView, Kind, Mac, NetworkSpec, NetworkView, Origin, ParentSpec,
-        ParentView, PortStats, StatsView,
+        ParentView, PortStats, StatsView, Trunk,
     },
 };
 
@@ -76,7 +77,7 @@ impl State {
     pub(crate) fn child_views(&self) -> Vec<ChildView> {
         let created = self.children.iter().map(|(name, child)| self.created_view(name, child));
         let adopted = self.parents.iter().flat_map(|(iface, parent)| {
-            parent.adopted.iter().map(|(mac, adopted)| adopted_view(iface, *mac, adopted))
+            parent.adopted.iter().map(|(mac, adopted)| self.adopted_view(iface, *mac, adopted))
         });
         created.chain(adopted).collect()
     }
@@ -88,6 +89,7 @@ impl State {
         ChildView {
             name: name.into(),
             network: Some(record.spec.network.clone()),
+            inside: None,
             parent: record.parent.clone(),
             vlan: network.map_or(0, |network| network.vlan),
             trunk: record.spec.trunk.clone(),
@@ -113,6 +115,36 @@ impl State {
             },
             policy: self.policy_of(record),
             own_policy: record.spec.own_policy(),
+        }
+    }
+
+    fn adopted_view(&self, iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
+        let found = adopted.found.as_ref();
+        let link = found.map(|found| &found.link);
+        let inside = self.host_of_adopted(iface, adopted);
+        ChildView {
+            name: adopted_name(iface, mac),
+            network: None,
+            parent: iface.into(),
+            inside: inside.map(|(_, record)| record.spec.name.clone()),
+            vlan: inside.map_or(0, |(network, _)| network.vlan),
+            trunk: inside.map_or(Some(Trunk::All), |(_, record)| record.spec.trunk.clone()),
+            kind: Kind::Macvlan,
+            mode: link.map(|_| adopted.mode()),
+            netns: found.map(|found| found.netns.display().to_string()),
+            ifname: link.map(|link| link.name.clone()),
+            ifindex: link.map(|link| link.index),
+            mac,
+            ip: Vec::new(),
+            mtu: link.and_then(|link| link.mtu),
+            port: Some(adopted.port),
+            // Only the MACs of children that are up are in the parent's filter.
+            state: "up".into(),
+            lease_until: None,
+            origin: Origin::Adopted,
+            identity: identity(adopted.guarded),
+            policy: inside.map(|(network, record)| rights::policy_of(network, record)),
+            own_policy: Vec::new(),
         }
     }
 
@@ -189,32 +221,4 @@ fn kind_name(kind: u8) -> &'static str {
 
 pub(super) fn adopted_name(iface: &str, mac: Mac) -> String {
     format!("{iface}/{mac}")
-}
-
-fn adopted_view(iface: &str, mac: Mac, adopted: &Adopted) -> ChildView {
-    let found = adopted.found.as_ref();
-    let link = found.map(|found| &found.link);
-    ChildView {
-        name: adopted_name(iface, mac),
-        network: None,
-        parent: iface.into(),
-        vlan: 0,
-        trunk: Some(crate::model::Trunk::All),
-        kind: Kind::Macvlan,
-        mode: link.map(|_| adopted.mode()),
-        netns: found.map(|found| found.netns.display().to_string()),
-        ifname: link.map(|link| link.name.clone()),
-        ifindex: link.map(|link| link.index),
-        mac,
-        ip: Vec::new(),
-        mtu: link.and_then(|link| link.mtu),
-        port: Some(adopted.port),
-        // Only the MACs of children that are up are in the parent's filter.
-        state: "up".into(),
-        lease_until: None,
-        origin: Origin::Adopted,
-        identity: identity(adopted.guarded),
-        policy: None,
-        own_policy: Vec::new(),
-    }
 }

@@ -35,8 +35,20 @@ pub(crate) enum Arp {
     Flood,
 }
 
-/// What becomes of frames that a child has no right to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+/// What becomes of frames that a child has no right to send; the stricter, the greater.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Security {
     /// They pass.

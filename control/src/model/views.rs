@@ -156,6 +156,9 @@ pub(crate) struct ChildView {
     pub(crate) name: String,
     /// The network that it belongs to; absent for an adopted child.
     pub(crate) network: Option<String>,
+    /// The child of maclane in whose namespace an adopted child is: what holds for that one holds for it.
+    #[serde(default)]
+    pub(crate) inside: Option<String>,
     /// The interface that it sits on.
     pub(crate) parent: String,
     /// The VLAN of its network; it sees that one untagged unless it is a trunk.
@@ -194,7 +197,7 @@ pub(crate) struct ChildView {
     /// What proves that a frame is its own: `guard` (a program on the link), `port` (it came in
     /// through the child's host end), or `mac` (its source MAC says so).
     pub(crate) identity: String,
-    /// The policy that is in force for it; absent for an adopted child.
+    /// The policy that is in force for it; absent for an adopted child that is in no other's namespace.
     #[serde(flatten)]
     pub(crate) policy: Option<Policy>,
     /// The fields of the policy that are its own, and not its network's.

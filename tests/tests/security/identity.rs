@@ -1,14 +1,19 @@
 //! A child cannot be another, whatever it does to its own frames and its own links.
 
+use std::time::Duration;
+
 use dataplane_common::Mark;
 use tests::{
+    eventually,
     forge::{UDP, V4, udp},
     frames::{Frame, token},
     kernel,
     mac::Mac,
+    tap::Tap,
+    topology::PARENT,
 };
 
-use crate::site::{Attacker, Site, counts, settle};
+use crate::site::{Attacker, EVIL, STRANGER, Site, counts, settle};
 
 /// Sends frames that are forged in each way, and sees that none arrives and that all are the attacker's.
 #[track_caller]
@@ -98,11 +103,84 @@ fn a_vlan_interface_of_a_childs_own_leads_nowhere() {
         site.evil.ns.ip("link set eth0.20 addrgenmode none");
         site.evil.ns.up("eth0.20");
         let (token, before) = (token(), site.counts());
-        let below = tests::tap::Tap::open(&site.evil.ns, "eth0.20");
+        let below = Tap::open(&site.evil.ns, "eth0.20");
         below.send(&Frame::new(site.evil.mac, Mac::BROADCAST, &token));
         site.counted(&format!("{attacker:?}"), &before, &[("vlan_not_allowed", (1, 0))]);
         for (who, heard) in site.heard() {
             assert!(!heard.iter().any(|f| f.carries(&token)), "{attacker:?}: {who} hears it");
         }
+    }
+}
+
+/// The kernel puts it on the parent (`drivers/net/macvlan.c`, `macvlan_common_newlink`), beside the child.
+#[test]
+fn a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules() {
+    for &attacker in Attacker::all().iter().filter(|&&attacker| attacker != Attacker::Veth) {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        site.set(&format!("--allow-ip {STRANGER}"));
+        for mode in ["vepa", "bridge"] {
+            site.evil.ns.ip(&format!("link add link eth0 name {mode} type macvlan mode {mode}"));
+            site.evil.ns.ip(&format!("link set {mode} addrgenmode none"));
+            site.evil.ns.up(mode);
+            let own = Inner { tap: Tap::open(&site.evil.ns, mode), mac: site.evil.ns.mac(mode) };
+            let name = format!("{PARENT}/{}", own.mac);
+            eventually("it has the rules of the child", Duration::from_secs(10), || {
+                let list = site.daemon.json(&["child", "ls"]);
+                let children = list.as_array().expect("a list");
+                let own = children.iter().find(|child| child["name"] == *name);
+                own.is_some_and(|own| own["inside"] == EVIL && own["security"] == "enforce")
+            });
+            for (reason, frame) in own.forgeries(&site) {
+                let what = format!("{attacker:?} with a link in mode {mode}: {reason}, {frame:?}");
+                assert!(own.reaches(&site, &frame).is_empty(), "{what} arrives");
+                eventually(&format!("{what} is counted"), Duration::from_secs(5), || {
+                    counts(&site.daemon, &name).contains_key(reason)
+                });
+            }
+            // What its child is allowed, it is, too.
+            let honest = V4::new(STRANGER, site.lan.router.ip, UDP, udp(5000, 5001));
+            let honest = honest.frame(own.mac, site.lan.router.mac);
+            assert_eq!(own.reaches(&site, &honest), ["the wire"], "{attacker:?}, {mode}");
+            // Where nothing is looked at, what it says of its address is heard.
+            site.set("--security off");
+            let (_, lie) = &own.forgeries(&site)[0];
+            assert_eq!(own.reaches(&site, lie), ["the wire"], "{attacker:?}, {mode}");
+            site.set("--security enforce");
+            site.evil.ns.delete(mode);
+        }
+    }
+}
+
+/// A macvlan that a child has made.
+struct Inner {
+    tap: Tap,
+    mac: Mac,
+}
+
+impl Inner {
+    /// Frames that neither it nor its child may send, and as what they are counted.
+    fn forgeries(&self, site: &Site) -> Vec<(&'static str, Frame)> {
+        let gateway = site.lan.router.mac;
+        let lie = V4::new(site.victim.ip, site.lan.router.ip, UDP, udp(5000, 5001));
+        let server = V4::new(STRANGER, site.lan.router.ip, UDP, udp(67, 68));
+        let broadcast = Frame::new(self.mac, Mac::BROADCAST, "");
+        vec![
+            ("source_ip", lie.frame(self.mac, gateway)),
+            ("source_ip", lie.frame(self.mac, site.victim.mac)),
+            ("source_mac", lie.frame(site.victim.mac, gateway)),
+            ("dhcp_server", server.frame(self.mac, gateway)),
+            ("vlan_not_allowed", broadcast.clone().vlan(20)),
+            ("stacked_tags", broadcast.vlan(20).vlan(0)),
+        ]
+    }
+
+    /// Who hears a frame that it sends.
+    fn reaches(&self, site: &Site, frame: &Frame) -> Vec<&'static str> {
+        let token = token();
+        self.tap.send(&frame.clone().trailer(&token));
+        let carries = |heard: &[Frame]| heard.iter().any(|frame| frame.carries(&token));
+        let heard = site.heard();
+        heard.iter().filter(|(_, heard)| carries(heard)).map(|(who, _)| *who).collect()
     }
 }

@@ -20,13 +20,15 @@ while read -r module; do
 done </modules/list
 ip link set lo up
 
-. /tests.sh
-failed=0
-for test in $TESTS; do
+# Runs a test program with its arguments.
+run() {
     echo
-    echo "     Running $test"
-    (cd /tests && "./$test" "$@") || failed=$((failed + 1))
-done
+    echo "     Running $1"
+    (cd /tests && "./$@") || failed=$((failed + 1))
+}
+
+failed=0
+. /tests.sh
 echo
 echo "maclane: $failed test programs failed"
 # The report goes through a serial line of its own pace.
