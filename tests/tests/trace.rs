@@ -335,7 +335,10 @@ fn nobody_pays_for_what_nobody_looks_at_and_no_frame_is_lost_in_between() {
         let tracing = Tracing::begin(&site.daemon, "");
         assert!(site.is_traced());
         let during = programs.map(|name| site.size(name));
-        assert!(before.iter().zip(&during).all(|(a, b)| a < b), "{before:?}, {during:?}");
+        // What is told costs the others instructions; the ingress has another way for plain frames, which
+        // tells nothing, while nobody traces.
+        assert!(before[1..].iter().zip(&during[1..]).all(|(a, b)| a < b), "{before:?}, {during:?}");
+        assert_ne!(before[0], during[0], "the programs are not others while somebody traces");
         drop(tracing);
         eventually("the programs tell nothing any more", SOON, || {
             !site.is_traced() && programs.map(|name| site.size(name)) == before
