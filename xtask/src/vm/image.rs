@@ -64,6 +64,7 @@ const HERE: &[(&str, &[&str])] = &[
             "whoever_does_nothing_wrong_reaches_everybody",
             "no_mark_makes_a_child_its_sibling",
             "a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules",
+            "without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_mode",
             "nobody_on_the_wire_can_say_to_be_a_pinned_gateway",
         ],
     ),
