@@ -38,13 +38,13 @@ const MODULES: &[&str] = &[
 const APPLETS: &[&str] = &["sh", "mount", "umount", "mkdir", "insmod", "poweroff", "sleep", "cat"];
 
 /// The test programs that run there: those that ask something of the kernel. Where an emulator has no time for
-/// all tests of one, these of it.
+/// all tests of one, these of it. And on which kernels.
 ///
 /// The others are about the daemon and its files, hundreds of times over, or with a real Docker and other real
 /// servers, for which the machine has no place: `docker_vlan` does by itself what Docker asks of the kernel.
-const HERE: &[(&str, &[&str])] = &[
-    ("object", ALL),
-    ("fixtures", ALL),
+const HERE: &[(&str, &[&str], &[&str])] = &[
+    ("object", ALL, BOTH),
+    ("fixtures", ALL, BOTH),
     (
         "reach",
         &[
@@ -52,6 +52,7 @@ const HERE: &[(&str, &[&str])] = &[
             "everybody_in_a_vlan_reaches_everybody",
             "a_passthru_child_takes_the_parent",
         ],
+        BOTH,
     ),
     (
         "vlan",
@@ -60,6 +61,7 @@ const HERE: &[(&str, &[&str])] = &[
             "unicast_from_the_wire_through_generic_xdp_reaches_its_child_in_its_vlan_only",
             "nobody_speaks_for_another",
         ],
+        BOTH,
     ),
     (
         "foreign",
@@ -68,23 +70,18 @@ const HERE: &[(&str, &[&str])] = &[
             "strangers_before_and_after_ours_in_clsact_all_run",
             "a_link_that_somebody_detaches_is_attached_again",
         ],
+        BOTH,
     ),
-    ("internal", &["nothing_goes_between_the_wire_and_an_internal_network"]),
     (
         "life",
         &[
             "killed_under_load_it_loses_no_frame_and_finds_everything_as_it_was",
-            "native_xdp_stays_attached_while_the_daemon_is_away_and_serves_children_made_before_it",
-            "a_child_that_takes_the_mac_of_the_host_or_of_another_gets_nothing",
             "clsact_serves_where_tcx_is_missing",
         ],
+        BOTH,
     ),
-    // These need what the running kernel may not have.
-    ("other_links", ALL),
-    ("sub_interface", ALL),
-    ("docker_vlan", ALL),
-    ("upgrade", &["another_way_of_attaching_replaces_the_first"]),
-    ("strangers", &["a_clsact_qdisc_of_somebody_else_stays_with_its_filters"]),
+    ("upgrade", &["another_way_of_attaching_replaces_the_first"], BOTH),
+    ("strangers", &["a_clsact_qdisc_of_somebody_else_stays_with_its_filters"], BOTH),
     (
         "security",
         &[
@@ -95,8 +92,16 @@ const HERE: &[(&str, &[&str])] = &[
             "without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_mode",
             "nobody_on_the_wire_can_say_to_be_a_pinned_gateway",
         ],
+        BOTH,
     ),
+    // These need modules that the running kernel may not have, and take one of the two.
+    ("other_links", ALL, &["6.1"]),
+    ("docker_vlan", ALL, &["6.1"]),
+    ("sub_interface", ALL, &["6.12"]),
 ];
+
+/// Both kernels.
+const BOTH: &[&str] = &["6.1", "6.12"];
 
 /// Every test of a program.
 const ALL: &[&str] = &[];
@@ -143,7 +148,8 @@ pub(crate) fn build(
         write!(words, " '{quoted}'")?;
     }
     let mut run = String::new();
-    for (name, chosen) in HERE {
+    let here = HERE.iter().filter(|(_, _, on)| on.contains(&kernel.version.as_str()));
+    for (name, chosen, _) in here {
         let path = programs.tests.get(*name);
         let path = path.with_context(|| format!("there is no test program `{name}`"))?;
         add_program(&mut image, &Path::new("/tests").join(name), path)?;
