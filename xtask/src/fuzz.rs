@@ -35,15 +35,17 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
     }
     setup::ensure_fuzz()?;
     let cargo_fuzz = cargo_fuzz()?;
+    let quick = seconds <= SHORT;
     for target in if wanted.is_empty() { &known } else { wanted } {
         let corpus = workspace::target_dir().join("fuzz-corpus").join(target);
         fs::create_dir_all(&corpus)?;
-        command::run(&mut fuzz(&cargo_fuzz, "build", target))?;
-        let mut run = fuzz(&cargo_fuzz, "run", target);
+        command::run(&mut fuzz(&cargo_fuzz, "build", target, quick))?;
+        let mut run = fuzz(&cargo_fuzz, "run", target, quick);
         run.arg(&corpus).arg(dir().join("seeds").join(target));
         run.args(["--", &format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
         // What is long is slow, and finds nothing that a shorter one does not.
-        run.args(["-max_len=16384", "-timeout=30", "-verbosity=0"]);
+        run.args(["-max_len=16384", "-verbosity=0"]);
+        run.arg(if quick { "-timeout=180" } else { "-timeout=30" });
         // The store's library makes room for whatever page a damaged one points to before it finds
         // that the file ends earlier: 4 GiB at the most.
         run.arg("-rss_limit_mb=6144");
@@ -58,10 +60,13 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
 }
 
 /// `cargo fuzz SUBCOMMAND TARGET`.
-fn fuzz(program: &Path, subcommand: &str, target: &str) -> Command {
+///
+/// A quick run tries the seeds and little more: it is built without optimization, which takes the compiler
+/// minutes; see the profile there.
+fn fuzz(program: &Path, subcommand: &str, target: &str, quick: bool) -> Command {
     let mut fuzz = Command::new(program);
-    // Without optimization where that takes minutes and finds no more: see the profile there.
-    fuzz.args(["fuzz", subcommand, "--dev", "--sanitizer", "none", "--fuzz-dir"]);
+    fuzz.args(["fuzz", subcommand]).args(quick.then_some("--dev"));
+    fuzz.args(["--sanitizer", "none", "--fuzz-dir"]);
     fuzz.arg(dir()).arg(target);
     // Coverage is asked for with flags that only nightly takes otherwise.
     fuzz.env("RUSTC_BOOTSTRAP", "1");
