@@ -1,8 +1,8 @@
 //! The fast path: plain frames of the wire, which need nothing but the decision, and of which the buckets know
 //! all that it asks.
 //!
-//! That is what most frames are, and nothing here calls a function of ours: on some CPUs each return takes
-//! as long as a look-up (`Documentation/admin-guide/hw-vuln/srso.rst`). Whatever is not plain is left as it
+//! That is what most frames are, and nothing here calls a function of ours but to drop one: on some CPUs each
+//! return takes as long as a look-up (`Documentation/admin-guide/hw-vuln/srso.rst`). Whatever is not plain is left as it
 //! is to the way that every frame can go, which decides by the same rules.
 
 use core::{cell::Cell, hint::black_box};

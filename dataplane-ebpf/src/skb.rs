@@ -228,15 +228,18 @@ impl Skb {
 
     #[inline(always)]
     fn seen(self) -> Option<(Frame, Payload)> {
-        let head = self.head()?;
-        Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
+        Some(self.parse(&self.head()?))
     }
 
     /// The frame, and what it carries, if its head is in the linear part.
     #[inline(always)]
     pub(crate) fn linear(self) -> Option<(Frame, Payload)> {
-        let head = self.linear_head()?;
-        Some((Frame::parse(&head, self.offloaded_tag()), Payload::of(&head)))
+        Some(self.parse(&self.linear_head()?))
+    }
+
+    #[inline(always)]
+    fn parse(self, head: &Head) -> (Frame, Payload) {
+        (Frame::parse(head, self.offloaded_tag()), Payload::of(head))
     }
 
     /// IPv6's next header; 0 if the frame's first bytes do not reach that far.
@@ -247,7 +250,7 @@ impl Skb {
         if data + NEXT_HEADER + VLAN_HLEN + 1 > end {
             return 0;
         }
-        let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
+        let at = if payload.is_first() { 0 } else { VLAN_HLEN };
         // SAFETY: the byte was checked to be inside the frame.
         unsafe { *((data + NEXT_HEADER + at) as *const u8) }
     }
@@ -260,7 +263,7 @@ impl Skb {
         if payload.ethertype != ETH_P_IPV4 || data + UDP_PORTS + VLAN_HLEN + 4 > end {
             return false;
         }
-        let at = if payload.offset == ETH_HLEN as u32 { 0 } else { VLAN_HLEN };
+        let at = if payload.is_first() { 0 } else { VLAN_HLEN };
         // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
         let (protocol, [a, b, c, d]) = unsafe {
             let protocol = *((data + IPV4_PROTOCOL + at) as *const u8);
@@ -300,6 +303,7 @@ impl Skb {
         if have == want {
             return Ok(());
         }
+        // The most common change, without a call.
         if !want.is_some() && self.tag_is_offloaded() != 0 {
             return self.pop_known_tag();
         }

@@ -62,7 +62,7 @@ pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
 /// `cargo fuzz SUBCOMMAND TARGET`.
 ///
 /// A quick run tries the seeds and little more: it is built without optimization, which takes the compiler
-/// minutes; see the profile there.
+/// minutes; see the profile in `tests/fuzz/Cargo.toml`.
 fn fuzz(program: &Path, subcommand: &str, target: &str, quick: bool) -> Command {
     let mut fuzz = Command::new(program);
     fuzz.args(["fuzz", subcommand]).args(quick.then_some("--dev"));

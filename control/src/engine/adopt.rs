@@ -194,9 +194,9 @@ impl State {
         };
         let parent = self.parent_mut(iface)?;
         parent.adopted.insert(mac, adopted);
-        match (before, place) {
-            (Some(port), _) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
-            (None, place) => self.note(adoption(iface, mac, port, &place)),
+        match before {
+            Some(port) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
+            None => self.note(adoption(iface, mac, port, &place)),
         }
         Ok(())
     }

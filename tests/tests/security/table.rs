@@ -52,13 +52,11 @@ fn assail(site: &Site, policy: &str, rule: impl Fn(Key) -> Fate) {
         let token = token();
         let fate = rule(attack.key);
         let (dropped, logged) = fate.counted();
-        if one_by_one && fate != Fate::Passes {
-            let before = site.counts();
-            site.evil.tap.send(&attack.with(&token));
+        let before = (one_by_one && fate != Fate::Passes).then(|| site.counts());
+        site.evil.tap.send(&attack.with(&token));
+        if let Some(before) = before {
             let what = format!("{policy}: {}", attack.name);
             site.counted(&what, &before, &[(attack.reason, (dropped, logged))]);
-        } else {
-            site.evil.tap.send(&attack.with(&token));
         }
         if fate != Fate::Passes {
             let sum = all_counted.entry(attack.reason.to_owned()).or_default();
