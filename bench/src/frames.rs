@@ -34,9 +34,22 @@ pub(crate) const BENCHES: &[Bench] = &[
             FRAMES,
             "kernel bridge with a veth child",
             Target::AtLeast(2.5),
-            "XDP native on the parent, GRO on at the child, as maclane sets it.",
+            "XDP native on the parent, GRO on at the child, as maclane sets it. The bridge is as the \
+             kernel has it: where `br_netfilter` is loaded, as Docker does, it shows IP packets to \
+             iptables. `wire-veth-stack-bare` is against a bridge that does not \
+             (`bridge-nf-call-iptables=0`).",
         )],
-        run: veth_stack,
+        run: |cx| veth_stack(cx, true),
+    },
+    Bench {
+        rows: &[info(
+            "wire-veth-stack-bare",
+            "wire → the stack of a veth child",
+            FRAMES,
+            Some("kernel bridge without netfilter"),
+            "",
+        )],
+        run: |cx| veth_stack(cx, false),
     },
     Bench {
         rows: &[row(
@@ -164,14 +177,14 @@ fn veth_xdp(cx: &Context) -> Result<Measured> {
     compare(cx, Side::xdp(Line::maclane(cx, VETH_NATIVE))?, peer)
 }
 
-fn veth_stack(cx: &Context) -> Result<Measured> {
+fn veth_stack(cx: &Context, netfilter: bool) -> Result<Measured> {
     let ours = Line::maclane(cx, VETH_NATIVE);
-    compare(cx, Side::stack(ours, 0)?, Side::stack(Line::bridge(), 0)?)
+    compare(cx, Side::stack(ours, 0)?, Side::stack(Line::bridge(netfilter), 0)?)
 }
 
 fn veth_tc(cx: &Context) -> Result<Measured> {
     let ours = Line::maclane(cx, Setup { xdp: "off", ..VETH_NATIVE });
-    compare(cx, Side::stack(ours, 0)?, Side::stack(Line::bridge(), 0)?)
+    compare(cx, Side::stack(ours, 0)?, Side::stack(Line::bridge(true), 0)?)
 }
 
 fn macvlan(cx: &Context) -> Result<Measured> {

@@ -108,10 +108,12 @@ impl Line {
         line
     }
 
-    /// With a bridge of the kernel, and a veth child on it.
-    pub(crate) fn bridge() -> Self {
+    /// With a bridge of the kernel, and a veth child on it. `netfilter` is what the kernel does unless
+    /// somebody says otherwise.
+    pub(crate) fn bridge(netfilter: bool) -> Self {
         let line = Self::veth();
         line.host.bridge("br0");
+        line.host.bridge_netfilter(netfilter);
         line.host.enslave(PARENT, "br0");
         line.host.enslave(HOST_END, "br0");
         // The child has been heard.

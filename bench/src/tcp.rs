@@ -25,6 +25,7 @@ const MICROSECONDS: &str = "µs";
 const SHIM: &str = "macvlan shim";
 const BRIDGE_MODE: &str = "kernel macvlan, bridge mode";
 const BRIDGE: &str = "kernel bridge";
+const BARE_BRIDGE: &str = "kernel bridge without netfilter";
 const OFF: &str = "`--security off`";
 
 /// A network whose children see each other through maclane only.
@@ -101,10 +102,28 @@ const VETH_VETH: &[Row] = &[
         Target::AtLeast(1.2),
         "`bpf_redirect_peer` leaves out the host end's transmit and one pass of the backlog. Two \
          TCP stacks, four system calls and two context switches are the same on both sides, and \
-         most of a round trip.",
+         most of a round trip. The bridge is as the kernel has it (see `wire-veth-stack`).",
     ),
     info("tcp-rt-veth-veth-p50", "half of them take no longer", MICROSECONDS, Some(BRIDGE), ""),
     info("tcp-rt-veth-veth-p99", "99 of 100 take no longer", MICROSECONDS, Some(BRIDGE), ""),
+];
+
+const VETH_VETH_BARE: &[Row] = &[
+    info("tcp-rt-veth-veth-bare", "the same round trips", TRIPS, Some(BARE_BRIDGE), ""),
+    info(
+        "tcp-rt-veth-veth-bare-p50",
+        "half of them take no longer",
+        MICROSECONDS,
+        Some(BARE_BRIDGE),
+        "",
+    ),
+    info(
+        "tcp-rt-veth-veth-bare-p99",
+        "99 of 100 take no longer",
+        MICROSECONDS,
+        Some(BARE_BRIDGE),
+        "",
+    ),
 ];
 
 const ENFORCE: &[Row] = &[
@@ -128,7 +147,11 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { rows: CHILD_CHILD, run: |cx| trips(cx, Pair::children(cx, MACVLAN), Pair::macvlan()) },
     Bench {
         rows: VETH_VETH,
-        run: |cx| trips(cx, Pair::children(cx, "--kind veth"), Pair::bridge()),
+        run: |cx| trips(cx, Pair::children(cx, "--kind veth"), Pair::bridge(true)),
+    },
+    Bench {
+        rows: VETH_VETH_BARE,
+        run: |cx| trips(cx, Pair::children(cx, "--kind veth"), Pair::bridge(false)),
     },
     Bench {
         rows: ENFORCE,
@@ -201,10 +224,11 @@ impl Pair {
         Self { client: Some(client), ..pair }
     }
 
-    fn bridge() -> Self {
+    fn bridge(netfilter: bool) -> Self {
         let pair = Self::bare();
         let client = Netns::without_ipv6();
         pair.host.bridge("br0");
+        pair.host.bridge_netfilter(netfilter);
         pair.host.enslave(PARENT, "br0");
         let ends = [("h0", &pair.server, format!("{SERVER}/24")), ("h1", &client, CLIENT.into())];
         for (host_end, ns, cidr) in ends {

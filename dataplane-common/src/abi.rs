@@ -112,6 +112,8 @@ pub mod map {
     /// Kind of event → when the last one was sent, per CPU.
     pub const EVENT_GATE: &str = "maclane_gate";
 
+    /// Where the guards of macvlan children lead: one program.
+    pub const GUARDS: &str = "maclane_guards";
     /// Single frames, for whoever traces them ([`crate::trace`]).
     pub const TRACE: &str = "maclane_trace";
     /// Which frames those are.
@@ -122,7 +124,7 @@ pub mod map {
     /// All of them.
     pub const ALL: &[&str] = &[
         FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED, POLICY,
-        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, TRACE, TRACER, SNAP,
+        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, GUARDS, TRACE, TRACER, SNAP,
     ];
 }
 
@@ -471,7 +473,7 @@ pub enum Limit {
     Multicast = 1,
     /// From the wire for nobody here.
     Unknown = 2,
-    /// Questions for addresses that nobody is known to have, where they may have to reach a child.
+    /// Questions for addresses that nobody is known to have: [`crate::neighbour::Strangers`].
     Stranger = 3,
 }
 

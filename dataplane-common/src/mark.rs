@@ -9,6 +9,8 @@
 //!
 //! Every other value belongs to the host's own rules and is left alone. A mark of ours never
 //! leaves the parent: it is cleared before a frame reaches a stack or the wire.
+//!
+//! What one program says to the next one of the same hook is in `skb->cb`: [`Guarded`].
 
 /// The upper byte that makes a mark ours.
 const MAGIC: u32 = 0xe5;
@@ -36,6 +38,33 @@ pub const fn stamped(tc_index: u32) -> Option<u16> {
     // A field of 16 bits in a place of 32.
     let stamp = (tc_index & 0xffff) as u16;
     if stamp & STAMP == 0 { None } else { Some(stamp & !(STAMP | MENDED)) }
+}
+
+/// What `maclane_guard` says to `maclane_macvlan`, in the first word of `skb->cb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// The port of the child that it sits on.
+    pub port: u16,
+    /// What comes after it on the child does not run.
+    pub last: bool,
+}
+
+impl Guarded {
+    const LAST: u32 = 1 << 16;
+
+    /// The word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn encode(self) -> u32 {
+        self.port as u32 | if self.last { Self::LAST } else { 0 }
+    }
+
+    /// Undoes [`Self::encode`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn decode(word: u32) -> Self {
+        Self { port: (word & 0xffff) as u16, last: word & Self::LAST != 0 }
+    }
 }
 
 /// A mark of ours.
@@ -118,6 +147,14 @@ mod tests {
             assert_eq!(Mark::decode(mark.encode()), Some(mark));
             let proved = if let Mark::From(port) = mark { Some(port) } else { None };
             assert_eq!(Mark::proves(mark.encode()), proved);
+        }
+    }
+
+    #[test]
+    fn what_a_guard_says_survives_the_trip() {
+        let all = [0, u16::MAX].map(|port| [false, true].map(|last| Guarded { port, last }));
+        for guarded in all.concat() {
+            assert_eq!(Guarded::decode(guarded.encode()), guarded);
         }
     }
 

@@ -231,8 +231,8 @@ fn is_stale(learned: &Learned, now: u64, tables: &impl Addresses) -> bool {
 ///
 /// A question goes to the one station that can answer it. A probe for an address that nobody is known
 /// to have, and whatever claims one, goes to everybody: somebody may want the same address at this
-/// moment, and everybody may know an old MAC. `strangers` says whether a question for an address
-/// that nobody is known to have may go to everybody where that could help.
+/// moment, and everybody may know an old MAC. `strangers` counts a question for an address that
+/// nobody is known to have.
 #[inline(always)]
 pub fn asked(
     message: &Message,
@@ -240,7 +240,7 @@ pub fn asked(
     vlan: u16,
     now: u64,
     tables: &(impl Addresses + Tables),
-    strangers: impl FnOnce() -> bool,
+    strangers: impl FnOnce() -> Strangers,
 ) -> Asked {
     let everybody = Asked::Audience(Audience::Everybody);
     match message.kind {
@@ -267,22 +267,45 @@ pub fn asked(
     }
 }
 
-/// Whom a question for an address is for that nobody is known to have.
+/// How many questions for addresses that nobody is known to have a port has asked lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Strangers {
+    /// Not many: each may go to whoever could have the address.
+    Few = 0,
+    /// No more than it may send broadcasts.
+    Many = 1,
+    /// More.
+    TooMany = 2,
+}
+
+/// Whom a question for an address is for that nobody is known to have. The host, whose own addresses are
+/// known, hears those of the wire in vain: no more than the wire may send broadcasts.
 #[inline(always)]
 fn stranger(
     message: &Message,
     from: u16,
     vlan: u16,
     tables: &impl Tables,
-    strangers: impl FnOnce() -> bool,
+    strangers: impl FnOnce() -> Strangers,
 ) -> Asked {
     let open = if is_mapped(message.target) { vlan_flag::OPEN4 } else { vlan_flag::OPEN6 };
     let (_, group) = crate::decide::group_of(vlan, tables);
-    if group.flags & vlan_flag::ARP_FLOOD != 0 || group.flags & open != 0 && strangers() {
+    if group.flags & vlan_flag::ARP_FLOOD != 0 {
         return Asked::Audience(Audience::Everybody);
     }
-    if from == PORT_WIRE && tables.drop_unknown() {
+    let asked = strangers() as u8;
+    if group.flags & open != 0 && asked == Strangers::Few as u8 {
+        return Asked::Audience(Audience::Everybody);
+    }
+    if from != PORT_WIRE {
+        return Asked::Audience(Audience::HostAndWire);
+    }
+    if tables.drop_unknown() {
         return Asked::Nobody(DropReason::Stranger);
+    }
+    if asked == Strangers::TooMany as u8 {
+        return Asked::Nobody(DropReason::Storm);
     }
     Asked::Audience(Audience::HostAndWire)
 }
@@ -532,7 +555,7 @@ mod tests {
     }
 
     fn ask(message: &Message, from: u16, lan: &Lan) -> Asked {
-        asked(message, from, VLAN, NOW, lan, || true)
+        asked(message, from, VLAN, NOW, lan, || Strangers::Few)
     }
 
     #[test]
@@ -568,22 +591,31 @@ mod tests {
         let everybody = Asked::Audience(Audience::Everybody);
         let nobody_here = Asked::Audience(Audience::HostAndWire);
         let with = |flags, drop_unknown| Lan { flags, drop_unknown, ..lan() };
-        let nobody = Asked::Nobody(DropReason::Stranger);
+        let dropped = Asked::Nobody;
+        let (open4, open6) = (vlan_flag::OPEN4, vlan_flag::OPEN6);
+        let (known, some_not) = (with(0, false), with(open4, false));
+        let (few, many, storm) = (Strangers::Few, Strangers::Many, Strangers::TooMany);
         let cases = [
-            ("all addresses are known", with(0, false), true, nobody_here),
-            ("some are not", with(vlan_flag::OPEN4, false), true, everybody),
-            ("some are not, and it asks much", with(vlan_flag::OPEN4, false), false, nobody_here),
-            ("some of the other family are not", with(vlan_flag::OPEN6, false), true, nobody_here),
-            ("it is wanted so", with(vlan_flag::ARP_FLOOD, false), false, everybody),
-            ("it is for nobody here", with(0, true), true, nobody),
+            ("all addresses are known", &known, few, nobody_here),
+            ("all are, and it asks much", &known, many, nobody_here),
+            ("all are, and it asks too much", &known, storm, dropped(DropReason::Storm)),
+            ("some are not", &some_not, few, everybody),
+            ("some are not, and it asks much", &some_not, many, nobody_here),
+            ("some are not, and it asks too much", &some_not, storm, dropped(DropReason::Storm)),
+            ("some of the other family are not", &with(open6, false), few, nobody_here),
+            ("it is wanted so", &with(vlan_flag::ARP_FLOOD, false), storm, everybody),
+            ("it is for nobody here", &with(0, true), few, dropped(DropReason::Stranger)),
+            ("a storm is for nobody here", &with(0, true), storm, dropped(DropReason::Stranger)),
         ];
-        for (name, lan, within, want) in cases {
-            let got = asked(&question(TARGET), PORT_WIRE, VLAN, NOW, &lan, || within);
+        for (name, lan, strangers, want) in cases {
+            let got = asked(&question(TARGET), PORT_WIRE, VLAN, NOW, lan, || strangers);
             assert_eq!(got, want, "{name}");
             assert_eq!(Asked::unpack(got.pack()), got, "{name}");
         }
-        let got = ask(&question(TARGET), 2, &with(0, true));
-        assert_eq!(got, nobody_here, "a child asks the wire");
+        for (name, strangers) in [("a child asks the wire", few), ("and asks much", storm)] {
+            let got = asked(&question(TARGET), 2, VLAN, NOW, &with(0, true), || strangers);
+            assert_eq!(got, nobody_here, "{name}");
+        }
     }
 
     #[test]

@@ -4,8 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use dataplane_common::{
     DropReason,
     abi::{
-        Addresses as _, Claim, Event, Limit, Neighbour, NeighbourKey, PORT_WIRE, event_kind,
-        port_flag,
+        Addresses as _, Claim, Event, Neighbour, NeighbourKey, PORT_WIRE, event_kind, port_flag,
     },
     decide::Audience,
     frame::Mac,
@@ -19,7 +18,7 @@ use crate::{
     maps::Maps,
     offence::tell,
     place::Place,
-    rights::{Rights, forget, is_within, now, port},
+    rights::{Rights, forget, now, port, strangers},
 };
 
 /// Everybody whom its destination says.
@@ -77,8 +76,8 @@ extern "C" fn maclane_ask(skb: *mut __sk_buff, at: u64) -> u64 {
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else {
         return EVERYBODY.pack();
     };
-    let strangers = || is_within(at.port, Limit::Stranger);
-    let asked = match asked(&message, at.port, at.vlan, now(), &Maps, strangers) {
+    let count = || strangers(at.port);
+    let asked = match asked(&message, at.port, at.vlan, now(), &Maps, count) {
         // The kernel has given it to the siblings in bridge mode already.
         Asked::Child(owner) if are_bridged(at.port, owner.port) => {
             Asked::Audience(Audience::HostAndWire)

@@ -42,7 +42,6 @@ pub(crate) fn rx(port: u16, size: Size) {
 
 /// A frame went out to `port`.
 #[inline(always)]
-#[allow(dead_code, reason = "the guard only sees frames come in")]
 pub(crate) fn tx(port: u16, size: Size) {
     if let Some(stats) = STATS.get_ptr_mut(u32::from(port)) {
         // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.

@@ -88,7 +88,6 @@ pub(crate) fn note(skb: *mut __sk_buff, port: u16, reason: DropReason, dropped: 
 
 /// True where it is time to look at one of many dropped frames.
 #[inline(always)]
-#[allow(dead_code, reason = "a guard notes every frame that it drops")]
 pub(crate) fn is_time_to_look() -> bool {
     passes(event_kind::SAMPLE)
 }

@@ -1,15 +1,17 @@
-//! Who has which address, and what is allowed at which port: the maps, shared by the programs of a
-//! parent and the guards on its children.
+//! Who has which address, and what is allowed at which port.
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
-use dataplane_common::abi::{
-    ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
-    NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, address, check_flag,
-    frames_in_window,
+use dataplane_common::{
+    abi::{
+        ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
+        NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, address, check_flag,
+        frames_in_window,
+    },
+    neighbour::Strangers,
 };
 
 const PORT_ENTRIES: usize = PORTS as usize;
@@ -86,19 +88,17 @@ impl Addresses for Rights {
     }
 }
 
-/// Counts a frame against a limit of a port; false if it is one too many.
+/// Frames per second that a port may send of a kind; 0 is no limit.
 #[inline(always)]
-fn within(port: u16, limit: Limit) -> bool {
-    let rate = match limit {
-        Limit::Stranger => STRANGERS,
-        Limit::Broadcast | Limit::Multicast | Limit::Unknown => {
-            policy(port).map_or(0, |policy| policy.limits[limit as usize % LIMITS])
-        }
-    };
-    if rate == 0 {
-        return true;
-    }
-    let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return true };
+fn rate(port: u16, limit: Limit) -> u32 {
+    policy(port).map_or(0, |policy| policy.limits[limit as usize % LIMITS])
+}
+
+/// Adds to the frames of a kind that a port has sent in the window of this moment; returns how many these
+/// are.
+#[inline(always)]
+fn add_to_window(port: u16, limit: Limit, frames: u32) -> u32 {
+    let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return 0 };
     #[allow(clippy::cast_possible_truncation, reason = "it may wrap: windows are only compared")]
     let number = (now() >> WINDOW_SHIFT) as u32;
     // SAFETY: the entry is there as long as the map. Other CPUs may count at the same moment, and a
@@ -109,12 +109,12 @@ fn within(port: u16, limit: Limit) -> bool {
             (*window).number = number;
             (*window).frames = 0;
         }
-        (*window).frames += 1;
-        (*window).frames <= frames_in_window(rate)
+        (*window).frames += frames;
+        (*window).frames
     }
 }
 
-/// [`within`], looked at once by the verifier. The limit is in the upper half of `port_and_limit`.
+/// [`is_within`], looked at once by the verifier. The limit is in the upper half of `port_and_limit`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
@@ -123,10 +123,36 @@ extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
     let limit = match port_and_limit >> 16 {
         0 => Limit::Broadcast,
         1 => Limit::Multicast,
-        2 => Limit::Unknown,
-        _ => Limit::Stranger,
+        _ => Limit::Unknown,
     };
-    u32::from(within(port, limit))
+    let rate = rate(port, limit);
+    u32::from(rate == 0 || add_to_window(port, limit, 1) <= frames_in_window(rate))
+}
+
+/// Adds to the questions for strangers that a port has asked, and judges how many these are.
+#[inline(always)]
+fn judge_strangers(port: u16, more: u32) -> Strangers {
+    let asked = add_to_window(port, Limit::Stranger, more);
+    if asked <= frames_in_window(STRANGERS) {
+        return Strangers::Few;
+    }
+    match rate(port, Limit::Broadcast) {
+        0 => Strangers::Many,
+        rate if asked <= frames_in_window(rate) => Strangers::Many,
+        _ => Strangers::TooMany,
+    }
+}
+
+/// Counts a question for a stranger.
+#[inline(always)]
+pub(crate) fn strangers(port: u16) -> Strangers {
+    judge_strangers(port, 1)
+}
+
+/// How many there were, before a question that is not counted here.
+#[inline(always)]
+pub(crate) fn strangers_lately(port: u16) -> Strangers {
+    judge_strangers(port, 0)
 }
 
 /// Counts a frame against a limit of a port; false if it is one too many.
@@ -184,7 +210,6 @@ fn count_down(port: u16) {
 
 /// Forgets an address that a port had.
 #[inline(always)]
-#[allow(dead_code, reason = "a guard does not see what others say")]
 pub(crate) fn drop_learned(key: &NeighbourKey, port: u16) {
     if LEARNED_TABLE.remove(key).is_ok() {
         count_down(port);
@@ -195,7 +220,6 @@ pub(crate) fn drop_learned(key: &NeighbourKey, port: u16) {
 /// it could not believe to be its own yet, and one that may be another's at any time, because nobody keeps
 /// the child to it or because it shares it.
 #[inline(always)]
-#[allow(dead_code, reason = "a guard does not see what others say")]
 pub(crate) fn forget(key: &NeighbourKey, now: u64) {
     let Some(learned) = Rights.learned(key) else { return };
     let kept = Rights.policy(learned.port).checks & check_flag::ADDRESS != 0;

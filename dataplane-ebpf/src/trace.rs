@@ -69,7 +69,6 @@ impl Was {
 
     /// This one.
     #[inline(always)]
-    #[allow(dead_code, reason = "a guard changes no destination before it drops a frame")]
     pub(crate) const fn of(mac: Mac) -> Self {
         Self(word(mac) | Self::THERE)
     }

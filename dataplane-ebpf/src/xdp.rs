@@ -32,7 +32,7 @@ use crate::{
     maps::{Maps, TX, settings},
     offence::count_drop,
     place::Place,
-    rights::{Rights, now, port},
+    rights::{Rights, now, port, strangers_lately},
     trace::{Origin, Told, Was, is_on, tell},
 };
 
@@ -164,7 +164,8 @@ fn ask(ctx: &XdpContext, frame: &Frame, payload: Payload) -> Option<Asked> {
 const LEAVE: u64 = 0;
 
 /// [`ask`], looked at once by the verifier. What has to be told or counted is left to TC: whoever says to
-/// have an address that somebody is known to have, and questions that go to several.
+/// have an address that somebody is known to have, and questions that go to several. Of a storm of questions
+/// for strangers TC sees as many as the host may hear, and the first that it may not.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u64 {
@@ -180,7 +181,7 @@ extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u
     if is_multicast == 0 {
         return everybody;
     }
-    match asked(&message, PORT_WIRE, at.vlan, now(), &Maps, || true) {
+    match asked(&message, PORT_WIRE, at.vlan, now(), &Maps, || strangers_lately(PORT_WIRE)) {
         Asked::Child(owner) if port(owner.port).is_some_and(|p| p.kind == Kind::Veth as u8) => {
             Asked::Child(owner).pack()
         }

@@ -32,11 +32,18 @@ impl Netns {
             "link add {ifname} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
         ));
         self.up(ifname);
-        // Where `br_netfilter` is loaded, a bridge takes IP packets apart, and cuts off what is behind.
+        // It takes IP packets apart, and cuts off what is behind.
+        self.bridge_netfilter(false);
+    }
+
+    /// Has bridges show IP packets to iptables or not, where `br_netfilter` is loaded. They do unless
+    /// somebody says otherwise.
+    #[track_caller]
+    pub fn bridge_netfilter(&self, on: bool) {
         for family in ["ip", "ip6"] {
             let key = format!("net/bridge/bridge-nf-call-{family}tables");
             if Path::new("/proc/sys").join(&key).exists() {
-                self.sysctl(&key, "0");
+                self.sysctl(&key, if on { "1" } else { "0" });
             }
         }
     }

@@ -258,6 +258,16 @@ fn entries_that_somebody_changes_are_put_right() {
     assert_does_not_reach(site.host(), v4(102));
     site.daemon.freeze(false);
     site.works_soon();
+    // Where the guards lead.
+    if kernel::has_tcx() {
+        site.daemon.freeze(true);
+        let array = site.pin("maclane_guards");
+        let delete = ["map", "delete", "pinned", array.to_str().expect("a path in UTF-8")];
+        process::run(Command::new("bpftool").args(delete).args(["key", "0", "0", "0", "0"]));
+        assert_does_not_reach(&site.children[0], site.lan.router.ip);
+        site.daemon.freeze(false);
+        site.works_soon();
+    }
     // One that nobody owns goes.
     let strange = ["0x02", "0", "0x5e", "0", "0x53", "0xff", "0", "0"];
     let update = [&["map", "update", "key"], &strange[..], &["value", "0", "0", "2", "0"]].concat();

@@ -38,8 +38,14 @@ const BUDGET: u32 = 20_000;
 const STACK: u32 = 512;
 
 /// The programs of both objects.
-const PROGRAMS: [&str; 5] =
-    ["maclane_xdp", "maclane_ingress", "maclane_egress", "maclane_port", "maclane_guard"];
+const PROGRAMS: [&str; 6] = [
+    "maclane_xdp",
+    "maclane_ingress",
+    "maclane_egress",
+    "maclane_port",
+    "maclane_macvlan",
+    "maclane_guard",
+];
 
 fn bpftool(arguments: &[&str]) -> String {
     process::run(Command::new("bpftool").args(arguments))
@@ -277,7 +283,7 @@ fn maps_read_like_tables_and_programs_have_names() {
     // Filters of clsact are no links.
     let links: &[&str] =
         if kernel::has_tcx() { &["ingress", "egress", "guard_2", "port_3"] } else { &[] };
-    for (folder, want) in [("programs", &PROGRAMS[..4]), ("links", links)] {
+    for (folder, want) in [("programs", &PROGRAMS[..5]), ("links", links)] {
         for name in want {
             assert!(pins.join(folder).join(name).exists(), "{folder}/{name} is not pinned");
         }

@@ -3,15 +3,16 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tests::{
     daemon::Daemon,
     eventually,
     forge::{ALL_NODES, Arp, advertisement, solicitation, solicited_node},
-    frames::{Frame, token},
+    frames::{ARP, Frame, token},
     kernel,
     mac::Mac,
     netns::Netns,
@@ -282,6 +283,74 @@ fn a_question_for_a_stranger_reaches_no_child_and_what_concerns_all_reaches_all(
         for (what, frame) in concerns_all {
             assert_eq!(site.hear(from, frame), others, "{} {what}", from.name);
         }
+    }
+}
+
+/// The host answers for strangers (proxy ARP), so that it can be seen how many questions for them reach its
+/// stack.
+#[track_caller]
+fn answer_for_strangers(host: &Netns) {
+    let interface = |family: &str, name: &str| format!("net/ipv4/{family}/{PARENT}/{name}");
+    host.sysctl(&interface("conf", "forwarding"), "1");
+    host.sysctl(&interface("conf", "proxy_arp"), "1");
+    host.sysctl(&interface("neigh", "proxy_delay"), "0");
+    host.ip("link add nowhere type veth peer name elsewhere");
+    host.up("nowhere");
+    host.up("elsewhere");
+    host.ip(&format!("route add {}/32 dev nowhere", STRANGER.0));
+}
+
+#[test]
+fn of_a_storm_of_questions_for_strangers_the_host_hears_as_many_as_there_may_be_broadcasts() {
+    for xdp in ["off", "native"] {
+        let parent = format!("--xdp {xdp} --storm broadcast=200");
+        let site = Site::new(Shape { parent: &parent, ..Shape::default() });
+        let (host, router) = (&site.lan.hosts[0].ns, &site.lan.router.ns);
+        answer_for_strangers(host);
+        let asks = question(&site.router, STRANGER.0.into()).to_bytes();
+        let answers = |time| {
+            let is_answer = |frame: &Frame| {
+                frame.ethertype == ARP
+                    && frame.source == site.host.mac
+                    && frame.payload.get(14..18) == Some(&STRANGER.0.octets()[..])
+            };
+            site.router.tap.collect(time).iter().filter(|frame| is_answer(frame)).count()
+        };
+        let dropped = || ["storm", "stranger"].map(|reason| site.daemon.drops(reason));
+        let before = dropped();
+        let (is_over, began) = (AtomicBool::new(false), Instant::now());
+        let sent = thread::scope(|scope| {
+            let storm = scope.spawn(|| {
+                let (tap, mut sent) = (Tap::open(router, PARENT), 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    sent += tap.send_burst(&asks, 100);
+                    thread::sleep(Duration::from_millis(5));
+                }
+                sent
+            });
+            thread::sleep(Duration::from_millis(500));
+            // Whoever is here can be found all the while.
+            for ip in site.children.iter().chain([&site.host]).map(|station| station.ip) {
+                router.ip("neigh flush dev eth0");
+                assert_reaches(router, ip);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            storm.join().expect("it does not panic")
+        });
+        let took = began.elapsed();
+        let answered = answers(A_WHILE);
+        // 26 in each 0.134 s (`frames_in_window`).
+        let most = (took.as_millis() / 134 + 2) * 26;
+        assert!(answered > 26 && answered as u128 <= most, "{xdp}: {answered} of {sent}, {took:?}");
+        let [storm, stranger] = [0, 1].map(|n| dropped()[n] - before[n]);
+        assert_eq!(stranger, 0, "{xdp}: nobody said that strangers go");
+        assert_eq!(storm + answered as u64, sent as u64, "{xdp}: dropped and answered");
+        // Without a limit each is heard.
+        site.daemon.run(&["parent", "add", PARENT, "--xdp", xdp, "--storm", "broadcast=0"]);
+        let before = dropped();
+        assert_eq!(site.router.tap.send_burst(&asks, 300), 300);
+        assert_eq!(answers(A_WHILE), 300, "{xdp}");
+        assert_eq!(dropped(), before, "{xdp}");
     }
 }
 

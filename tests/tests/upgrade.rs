@@ -1,9 +1,10 @@
 //! What a daemon finds at its start, or loses under it: the pins of another version, programs that
 //! are attached another way, a kernel that does not take a program, no BPF file system.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
 
 use aya::programs::{SchedClassifier, TcAttachType};
+use serde_json::Value;
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
@@ -54,17 +55,34 @@ fn assert_clean(pings: [Ping; 4]) {
     }
 }
 
-/// Programs that are loaded, and use a map with this ID.
-fn users_of(map: &Path) -> Vec<String> {
-    let show = |words: &[&str]| process::run(Command::new("bpftool").arg("-j").args(words));
-    let shown = show(&["map", "show", "pinned", map.to_str().expect("a path in UTF-8")]);
-    let map: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-    let programs: serde_json::Value = serde_json::from_str(&show(&["prog", "show"])).expect("JSON");
-    let uses = |program: &&serde_json::Value| {
+/// What `bpftool` says.
+fn bpftool(words: &[&str]) -> Value {
+    let said = process::run(Command::new("bpftool").arg("-j").args(words));
+    serde_json::from_str(&said).expect("bpftool prints JSON")
+}
+
+/// The map that a site's guards lead through.
+fn array_of_guards(site: &Site) -> PathBuf {
+    site.daemon.bpffs().join("maclane").join(layout()).join(PARENT).join("maclane_guards")
+}
+
+/// The guards that lead through a site's array, each with its ID.
+fn guards_of(site: &Site) -> BTreeMap<u64, String> {
+    let array = array_of_guards(site);
+    let map = bpftool(&["map", "show", "pinned", array.to_str().expect("a path in UTF-8")]);
+    let programs = bpftool(&["prog", "show"]);
+    let leads = |program: &&Value| {
         program["map_ids"].as_array().is_some_and(|ids| ids.contains(&map["id"]))
     };
-    let programs = programs.as_array().expect("a list").iter().filter(uses);
-    programs.map(|program| program["name"].to_string()).collect()
+    let guards = programs.as_array().expect("a list").iter().filter(leads);
+    guards.map(|guard| (guard["id"].as_u64().expect("an ID"), guard["name"].to_string())).collect()
+}
+
+/// The ID of the program that all of them lead to.
+fn led_to(site: &Site) -> Value {
+    let array = array_of_guards(site);
+    let dump = bpftool(&["map", "dump", "pinned", array.to_str().expect("a path in UTF-8")]);
+    dump[0].clone()
 }
 
 #[test]
@@ -95,11 +113,33 @@ fn pins_of_an_older_layout_are_taken_over_and_no_frame_is_lost() {
     assert_eq!(site.daemon.problems(), "[]");
     assert_eq!(site.daemon.json(&["parent", "show", PARENT])["xdp_attached"], "native");
     site.assert_works();
-    // Guards, too, count in the new maps.
-    let users = users_of(&root.join(layout()).join(PARENT).join("maclane_stats"));
-    assert_eq!(users.iter().filter(|name| name.contains("guard")).count(), 2, "{users:?}");
+    // Guards, too, lead to the new programs.
+    assert_eq!(guards_of(&site).len(), 2);
     site.daemon.run(&["parent", "rm", PARENT, "--force"]);
     assert!(!root.exists());
+}
+
+#[test]
+fn a_daemon_that_starts_again_leaves_guards_where_they_are_and_makes_them_lead_to_its_program() {
+    if !kernel::has_tcx() {
+        eprintln!("skipped: this kernel has no TCX, and there are no guards (Linux 6.6)");
+        return;
+    }
+    let mut site = begin(Setup::default());
+    let guards = guards_of(&site);
+    let pings = pings(&site);
+    let mut led = vec![led_to(&site)];
+    for _ in 0..2 {
+        site.daemon.kill9();
+        site.daemon.launch();
+        eventually("the guards lead to another program", SOON, || !led.contains(&led_to(&site)));
+        led.push(led_to(&site));
+        site.assert_works();
+        // What the daemon does now and then is done, too.
+        site.daemon.run(&["reload"]);
+        assert_eq!(guards_of(&site), guards, "a guard was loaded again");
+    }
+    assert_clean(pings);
 }
 
 #[test]
@@ -153,17 +193,19 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
         eprintln!("skipped: this kernel has no TCX, and no guards anyway (Linux 6.6)");
         return;
     }
-    let points = Failpoints::new();
-    points.refuse(&["maclane_guard"]);
-    let site = begin(Setup {
-        program: Some(failpoints::binary()),
-        environment: Some(points.variable()),
-        ..Setup::default()
-    });
-    site.assert_works();
-    assert_eq!(site.daemon.inspect("m")["identity"], "mac");
-    for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
-        assert!(text.contains("source MAC only") && text.contains("maclane_guard"), "{text}");
+    for program in ["maclane_guard", "maclane_macvlan"] {
+        let points = Failpoints::new();
+        points.refuse(&[program]);
+        let site = begin(Setup {
+            program: Some(failpoints::binary()),
+            environment: Some(points.variable()),
+            ..Setup::default()
+        });
+        site.assert_works();
+        assert_eq!(site.daemon.inspect("m")["identity"], "mac");
+        for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
+            assert!(text.contains("source MAC only") && text.contains(program), "{text}");
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! `maclane_guard` on macvlan children: one instance of a small program for each, which carries
-//! the child's port.
+//! the child's port and leads to `maclane_macvlan`.
 
 use std::path::Path;
 
 use aya::{
     EbpfLoader,
+    maps::{MapData, ProgramArray},
     programs::{LinkOrder, SchedClassifier, TcAttachType},
 };
 use dataplane_common::abi;
@@ -56,13 +57,29 @@ impl Dataplane {
     }
 
     /// True if the program of a link is what we would put there: it has the same instructions, and
-    /// counts in our maps.
+    /// leads where ours do.
     fn is_current(&self, path: &Path) -> bool {
-        let stats = self.held.map_id(&self.pins.map(abi::map::STATS));
+        let guards = self.held.map_id(&self.pins.map(abi::map::GUARDS));
         self.held.program_of(path).is_some_and(|program| {
             Some(program.tag) == self.guards.tag
-                && stats.is_some_and(|stats| program.maps.contains(&stats))
+                && guards.is_some_and(|guards| program.maps.contains(&guards))
         })
+    }
+
+    /// Makes all guards, those too that are attached already, lead to the program for what macvlan
+    /// children send. True if they did not.
+    pub(super) fn lead_guards(&mut self) -> Result<bool> {
+        if self.guards.refused.is_some() {
+            return Ok(false);
+        }
+        let program = self.tc(program::MACVLAN)?;
+        let (id, program) = (program.info()?.id(), program.fd()?.try_clone()?);
+        if self.held.program_in(&self.pins.map(abi::map::GUARDS)) == Some(id) {
+            return Ok(false);
+        }
+        let led = self.guards.array.set(0, &program, 0);
+        led.doing(|| format!("cannot lead the guards to {}", program::MACVLAN))?;
+        Ok(true)
     }
 
     /// Removes the guard of a port.
@@ -104,43 +121,57 @@ static LAST: [u32; 2] = [0, 1];
 /// whenever it makes one.
 pub(super) struct Guards {
     loader: EbpfLoader<'static>,
+    /// Where they lead.
+    array: ProgramArray<MapData>,
     /// The hash of the instructions of a guard.
     tag: Option<[u8; 8]>,
-    /// Why the kernel takes none.
+    /// Why there can be none.
     refused: Option<String>,
 }
 
 impl Guards {
-    /// A loader of guards that use the pinned maps of a parent. It loads one to see whether the
-    /// kernel takes it.
-    pub(super) fn new(pins: &Pins) -> Self {
+    /// A loader of guards that use the pinned array of a parent. It loads one to see whether the
+    /// kernel takes it. Guards that are attached already go on leading where they did.
+    pub(super) fn new(pins: &Pins) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        for name in abi::map::ALL {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let mut guards = Self { loader, tag: None, refused: None };
-        match guards.sample() {
-            Ok(tag) => guards.tag = Some(tag),
+        loader.map_pin_path(abi::map::GUARDS, pins.map(abi::map::GUARDS));
+        let mut ebpf = object(&mut loader, abi::PORT_FIRST_CHILD, true)?;
+        let array = ebpf.take_map(abi::map::GUARDS);
+        let array = array.ok_or_else(|| Error::failed("the object has no array of guards"))?;
+        let mut guards = Self { loader, array: array.try_into()?, tag: None, refused: None };
+        match load(&mut ebpf).and_then(|()| Ok(guard_of(&mut ebpf)?.info()?.tag())) {
+            // As the kernel has it, a row of bytes.
+            Ok(tag) => guards.tag = Some(tag.to_be_bytes()),
             Err(e) => guards.refused = Some(e.to_string()),
         }
-        guards
+        Ok(guards)
     }
 
-    fn sample(&mut self) -> Result<[u8; 8]> {
-        let mut ebpf = self.load(abi::PORT_FIRST_CHILD, true)?;
-        Ok(guard_of(&mut ebpf)?.info()?.tag().to_ne_bytes())
+    /// There will be none.
+    pub(super) fn refuse(&mut self, why: &Error) {
+        self.refused.get_or_insert_with(|| why.to_string());
     }
 
     fn load(&mut self, port: u16, last: bool) -> Result<aya::Ebpf> {
-        let port = PORTS.get(usize::from(port));
-        let port = port.ok_or_else(|| Error::failed("the port is out of range"))?;
-        let last = &LAST[usize::from(last)];
-        let loader = self.loader.override_global("GUARD_PORT", port, true);
-        let mut ebpf = loader.override_global("GUARD_LAST", last, true).load(OBJECT)?;
-        let doing = || format!("the kernel does not take the program {}", program::GUARD);
-        failpoint::refuse(program::GUARD).doing(doing)?;
-        guard_of(&mut ebpf)?.load().doing(doing)?;
+        let mut ebpf = object(&mut self.loader, port, last)?;
+        load(&mut ebpf)?;
         Ok(ebpf)
     }
+}
+
+/// The object of the guard of a port; its program is not loaded yet.
+fn object(loader: &mut EbpfLoader<'static>, port: u16, last: bool) -> Result<aya::Ebpf> {
+    let port = PORTS.get(usize::from(port));
+    let port = port.ok_or_else(|| Error::failed("the port is out of range"))?;
+    let last = &LAST[usize::from(last)];
+    let loader = loader.override_global("GUARD_PORT", port, true);
+    Ok(loader.override_global("GUARD_LAST", last, true).load(OBJECT)?)
+}
+
+/// Loads the program of a guard.
+fn load(ebpf: &mut aya::Ebpf) -> Result<()> {
+    let doing = || format!("the kernel does not take the program {}", program::GUARD);
+    failpoint::refuse(program::GUARD).doing(doing)?;
+    guard_of(ebpf)?.load().doing(doing)
 }

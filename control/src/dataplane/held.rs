@@ -51,6 +51,11 @@ impl Held {
         sys::map_id(self.0.get(path)?.as_fd()).ok()
     }
 
+    /// The ID of the program in a program array of one entry.
+    pub(super) fn program_in(&self, path: &Path) -> Option<u32> {
+        sys::program_in(self.0.get(path)?.as_fd(), 0)
+    }
+
     /// The names of the links that are on no interface any more.
     pub(super) fn detached<'a>(&'a self, pins: &'a Pins) -> impl Iterator<Item = &'a str> {
         self.links(pins).filter(|link| self.interface_of(&pins.link(link)).is_none())

@@ -48,6 +48,7 @@ mod program {
     pub(super) const INGRESS: &str = "maclane_ingress";
     pub(super) const EGRESS: &str = "maclane_egress";
     pub(super) const PORT: &str = "maclane_port";
+    pub(super) const MACVLAN: &str = "maclane_macvlan";
     pub(super) const GUARD: &str = "maclane_guard";
     pub(super) const TC: [&str; 3] = [INGRESS, EGRESS, PORT];
 }
@@ -122,7 +123,7 @@ impl Dataplane {
         }
         let mut ebpf = loader.load(OBJECT).doing(|| "cannot load the eBPF object".into())?;
         let attached = attach::Attached::default();
-        let guards = guard::Guards::new(&pins);
+        let guards = guard::Guards::new(&pins).doing(|| "cannot load the guard's object".into())?;
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let observed = observed::Observed::take(&mut ebpf)?;
         let filter = trace::Filter::take(&mut ebpf)?;
@@ -154,29 +155,38 @@ impl Dataplane {
     }
 
     fn load_programs(&mut self) -> Result<()> {
-        let verify = |name: &str| format!("the kernel does not take the program {name}");
         for name in program::TC {
-            let program = self.tc(name)?;
-            failpoint::refuse(name).doing(|| verify(name))?;
-            program.load().doing(|| verify(name))?;
-            let path = self.pins.program(name);
-            let pinned = repin(&path, || Ok(self.tc(name)?.pin(&path)?));
-            pinned.doing(|| format!("cannot pin the program {name}"))?;
-            self.held.hold(&path)?;
+            verified(name, || Ok(self.tc(name)?.load()?))?;
+            self.pin_program(name, |plane, path| Ok(plane.tc(name)?.pin(path)?))?;
         }
         let name = program::XDP;
-        let path = self.pins.program(name);
-        let loaded = failpoint::refuse(name).and_then(|()| Ok(self.xdp()?.load()?));
-        match loaded.doing(|| verify(name)) {
-            Ok(()) => {
-                let pinned = repin(&path, || Ok(self.xdp()?.pin(&path)?));
-                pinned.doing(|| format!("cannot pin the program {name}"))?;
-                self.held.hold(&path)?;
-            }
+        match verified(name, || Ok(self.xdp()?.load()?)) {
+            Ok(()) => self.pin_program(name, |plane, path| Ok(plane.xdp()?.pin(path)?))?,
             // TC does the whole job.
             Err(e) => self.xdp_refused = Some(e.to_string()),
         }
+        let name = program::MACVLAN;
+        match verified(name, || Ok(self.tc(name)?.load()?)) {
+            Ok(()) => {
+                self.pin_program(name, |plane, path| Ok(plane.tc(name)?.pin(path)?))?;
+                self.lead_guards()?;
+            }
+            // The parent's egress looks at what macvlan children send.
+            Err(e) => self.guards.refuse(&e),
+        }
         Ok(())
+    }
+
+    /// Pins a program in the place of an older one, and holds it.
+    fn pin_program(
+        &mut self,
+        name: &str,
+        pin: impl FnOnce(&mut Self, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.pins.program(name);
+        let pinned = repin(&path, || pin(self, &path));
+        pinned.doing(|| format!("cannot pin the program {name}"))?;
+        self.held.hold(&path)
     }
 
     /// The settings that the programs were loaded with.
@@ -212,12 +222,12 @@ impl Dataplane {
     }
 
     /// Reads what the maps really hold. True if that is not what was written: somebody else has
-    /// changed it, and the next [`Self::apply`] puts it right.
+    /// changed it, and the next [`Self::apply`] puts it right, where this has not.
     pub(crate) fn reread(&mut self) -> Result<bool> {
         let tables = self.maps.read()?;
         let changed = tables != self.tables;
         self.tables = tables;
-        Ok(changed)
+        Ok(self.lead_guards()? || changed)
     }
 
     /// Pins again what is not pinned any more; how much that was.
@@ -311,6 +321,12 @@ pub(crate) fn strangers(ifname: &str, filters: &[Filter]) -> Vec<String> {
     let named = ids.into_iter().filter_map(name);
     let theirs = named.filter(|(_, name)| !program::TC.contains(&name.as_str()));
     theirs.map(|(id, name)| format!("{name} (ID {id})")).collect()
+}
+
+/// Has the kernel look at a program.
+fn verified(name: &str, load: impl FnOnce() -> Result<()>) -> Result<()> {
+    let loaded = failpoint::refuse(name).and_then(|()| load());
+    loaded.doing(|| format!("the kernel does not take the program {name}"))
 }
 
 /// Pins a program in the place of an older one.

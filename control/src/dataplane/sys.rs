@@ -13,6 +13,7 @@ use std::{
 
 use nix::libc;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -25,6 +26,16 @@ struct Object {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+/// `BPF_MAP_LOOKUP_ELEM`.
+#[repr(C)]
+struct Lookup {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD`.
@@ -136,6 +147,21 @@ pub(super) fn program_of(link: BorrowedFd<'_>) -> io::Result<u32> {
 /// The ID of a map.
 pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(ask(map, MapInfo::default())?.id)
+}
+
+/// The ID of the program at an index of a program array; `None` if none is there.
+pub(super) fn program_in(array: BorrowedFd<'_>, index: u32) -> Option<u32> {
+    let (key, mut id) = (index, 0_u32);
+    let lookup = Lookup {
+        map: raw(array),
+        pad: 0,
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw mut id).expose_provenance() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &lookup).ok()?;
+    // SAFETY: `id` is live; the kernel has written into it, of which the compiler does not know.
+    Some(unsafe { (&raw const id).read_volatile() })
 }
 
 /// What the kernel says of a program.
