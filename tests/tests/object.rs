@@ -214,6 +214,7 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
         (map::POLICY, of::<u32, Policy>(abi::PORTS)),
         (map::USAGE, of::<u32, Usage>(abi::PORTS)),
         (map::OFFENCES, of::<OffenceKey, Offence>(abi::OFFENCES)),
+        (map::GUARDS, of::<u32, u32>(1)),
         (map::TRACE, (0, 0, TRACE_BYTES)),
         (map::TRACER, of::<u32, Tracer>(1)),
         (map::SNAP, of::<u32, Snap>(1)),
@@ -225,7 +226,7 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
 const WITHOUT_BTF: [&str; 3] = [map::TX, map::EVENTS, map::TRACE];
 
 /// The fields that `bpftool` prints of each map.
-const FIELDS: [(&str, &[&str]); 17] = [
+const FIELDS: [(&str, &[&str]); 18] = [
     (map::FDB, &["mac", "vlan", "port", "kind", "flags"]),
     (map::PORTS, &["ifindex", "mac", "vlan", "kind", "flags"]),
     (map::HOST_ENDS, &["port"]),
@@ -241,6 +242,7 @@ const FIELDS: [(&str, &[&str]); 17] = [
     (map::POLICY, &["checks", "max_addresses", "limits", "ip4", "ip6"]),
     (map::USAGE, &["windows", "number", "frames", "addresses"]),
     (map::OFFENCES, &["port", "reason", "dropped", "logged", "last", "dst", "src", "ethertype"]),
+    (map::GUARDS, &["key", "value"]),
     (map::TRACER, &["lost", "flags", "snap", "reason", "vlan", "mac", "port", "port_mac"]),
     (map::SNAP, &["traced", "time", "verdict", "len", "hook", "bytes"]),
 ];
