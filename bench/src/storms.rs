@@ -45,8 +45,9 @@ const STORMS: &[Row] = &[
         KERNEL,
         Target::AtMost(0.125),
         "The storm is made in the kernel and carried by the CPU that makes it; what that takes is in \
-         both numbers (`arp-storm-sender`). The rest of ours is the skb, the program, and the host's \
-         own ARP, which hears each question as it does without maclane. The kernel's macvlan copies \
+         both numbers (`arp-storm-sender`). The rest of ours is the skb and the program: of questions \
+         for strangers the host hears as many as there may be broadcasts (`parent add --storm`), and what \
+         is more ends at TC. The kernel's macvlan copies \
          broadcasts in one work item, on one CPU, and drops what its queue cannot hold: more than \
          one CPU it cannot take, whatever the storm.",
     ),
@@ -57,8 +58,7 @@ const STORMS: &[Row] = &[
         "its CPU with XDP native",
         BUSY,
         Some(OFF),
-        "The host hears questions for strangers, so XDP has nothing to end: it leaves each to TC, \
-         which looks at it again.",
+        "XDP drops what TC has found to be too much, before there is an skb.",
     ),
     info(
         "arp-storm-cpu-drop",
@@ -106,7 +106,8 @@ pub(crate) const BENCHES: &[Bench] = &[
             "ARP requests for strangers from the wire to the host's stack, XDP native",
             FRAMES,
             Some(OFF),
-            "As `arp-storm-cpu-native`, at full speed.",
+            "With `--storm broadcast=0`: the host hears all of them, so XDP has nothing to end. It leaves \
+             each to TC, which looks at it again.",
         )],
         run: |cx| strangers(cx, "pass"),
     },
@@ -207,6 +208,8 @@ fn busy(ours: &[Storm], peer: Option<&[Storm]>) -> Outcome {
 fn strangers(cx: &Context, unknown: &str) -> Result<Measured> {
     let [native, off] = ["native", "off"].map(|xdp| {
         let line = Line::maclane(cx, Setup { xdp, unknown, ..SETUP });
+        let words = ["parent", "add", PARENT, "--xdp", xdp, "--unknown", unknown];
+        line.maclane_there().run(&[&words[..], &["--storm", "broadcast=0"]].concat());
         // Behind maclane: it gets what the host gets.
         let sink = Sink::stack(&line.host, PARENT)?;
         let generator = Generator::new(&line.wire, WIRE, &stranger(NOBODY), 0)?;
