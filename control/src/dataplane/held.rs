@@ -57,15 +57,23 @@ impl Held {
     }
 
     /// The names of the links that are on no interface any more.
-    pub(super) fn detached<'a>(&'a self, pins: &'a Pins) -> impl Iterator<Item = &'a str> {
-        self.links(pins).filter(|link| self.interface_of(&pins.link(link)).is_none())
+    pub(super) fn detached<'a>(&'a self, pins: &Pins) -> impl Iterator<Item = &'a str> + use<'a> {
+        let gone = |link: &OwnedFd| sys::interface_of(link.as_fd()).is_none();
+        self.links(pins).filter(move |(_, link)| gone(link)).map(|(name, _)| name)
     }
 
     /// The names of the links.
-    pub(super) fn links<'a>(&'a self, pins: &Pins) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(super) fn link_names<'a>(&'a self, pins: &Pins) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.links(pins).map(|(name, _)| name)
+    }
+
+    /// The links by their names.
+    fn links<'a>(&'a self, pins: &Pins) -> impl Iterator<Item = (&'a str, &'a OwnedFd)> + use<'a> {
         let folder = pins.links();
-        let links = self.0.keys().filter(move |path| path.parent() == Some(&*folder));
-        links.filter_map(|path| path.file_name()?.to_str())
+        let is_in =
+            move |path: &Path| path.parent().map(Path::as_os_str) == Some(folder.as_os_str());
+        let links = self.0.iter().filter(move |(path, _)| is_in(path));
+        links.filter_map(|(path, link)| Some((path.file_name()?.to_str()?, link)))
     }
 
     /// Pins what is held and not pinned any more; how much that was.

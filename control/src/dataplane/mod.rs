@@ -23,7 +23,7 @@ use aya::{
 };
 use dataplane_common::{
     abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings},
-    topology::TableSet,
+    topology::{TableSet, Topology},
     trace::Tracer,
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Dataplane {
     observed: observed::Observed,
     filter: trace::Filter,
     tables: TableSet,
+    /// What they were made of, if they are as they were written.
+    applied: Option<Topology>,
     attached: attach::Attached,
     tc: TcKind,
     guards: guard::Guards,
@@ -143,6 +145,7 @@ impl Dataplane {
             observed,
             filter,
             tables,
+            applied: None,
             attached,
             tc,
             guards,
@@ -209,15 +212,21 @@ impl Dataplane {
         &self.tables
     }
 
-    /// Makes the maps hold `wanted`. What is added comes first and what is removed last, each in
-    /// the order in which the programs look things up, so that no frame meets a half.
-    pub(crate) fn apply(&mut self, wanted: TableSet) -> Result<()> {
+    /// Makes the maps hold the tables of a topology. What is added comes first and what is removed last,
+    /// each in the order in which the programs look things up, so that no frame meets a half.
+    pub(crate) fn apply(&mut self, topology: Topology) -> Result<()> {
+        if self.applied.as_ref() == Some(&topology) {
+            return Ok(());
+        }
+        let wanted = topology.tables(&self.tables.groups);
         if let Err(e) = self.maps.write(&self.tables, &wanted) {
             // Some of it is written: what exactly, the maps say.
+            self.applied = None;
             self.tables = self.maps.read()?;
             return Err(e);
         }
         self.tables = wanted;
+        self.applied = Some(topology);
         Ok(())
     }
 
@@ -226,6 +235,9 @@ impl Dataplane {
     pub(crate) fn reread(&mut self) -> Result<bool> {
         let tables = self.maps.read()?;
         let changed = tables != self.tables;
+        if changed {
+            self.applied = None;
+        }
         self.tables = tables;
         Ok(self.lead_guards()? || changed)
     }
@@ -242,7 +254,7 @@ impl Dataplane {
 
     /// Removes the links of ports that nobody has, and what other versions have left.
     pub(crate) fn prune(&mut self, ports: &BTreeSet<u16>) -> Result<()> {
-        let links: Vec<String> = self.held.links(&self.pins).map(String::from).collect();
+        let links: Vec<String> = self.held.link_names(&self.pins).map(String::from).collect();
         for link in links {
             if guard::port_of(&link).is_some_and(|port| !ports.contains(&port)) {
                 self.held.detach(&self.pins.link(&link))?;

@@ -240,10 +240,9 @@ impl Engine {
 
     /// One child.
     pub(crate) async fn child(&self, name: &str) -> Result<ChildView> {
-        let views = self.state.lock().await.child_views();
-        views
-            .into_iter()
-            .find(|child| child.name == name)
+        let state = self.state.lock().await;
+        state
+            .child_view(name)
             .ok_or_else(|| Error::not_found(format!("no child \"{name}\"; see `maclane child ls`")))
     }
 
@@ -263,9 +262,7 @@ impl Engine {
     /// Removes a child that maclane made.
     pub(crate) async fn child_rm(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
-        if !state.children.contains_key(name)
-            && state.child_views().iter().any(|child| child.name == name)
-        {
+        if !state.children.contains_key(name) && state.child_view(name).is_some() {
             return Err(Error::conflict(format!(
                 "cannot remove child \"{name}\": somebody else made it, and only they can remove it"
             )));

@@ -96,7 +96,7 @@ impl State {
 
     async fn child_set(&mut self, name: &str, patch: ChildPatch) -> Result<()> {
         let doing = || format!("cannot change child \"{name}\"");
-        let adopted = || self.child_views().iter().any(|child| child.name == name);
+        let adopted = || self.child_view(name).is_some();
         if !self.children.contains_key(name) && adopted() {
             let foreign = "somebody else made it, and no network of maclane has a policy for it";
             return Err(Error::conflict(foreign)).doing(doing);

@@ -107,8 +107,7 @@ impl State {
         let Some(topology) = self.topology(iface) else { return Ok(()) };
         let parent = self.parent_mut(iface)?;
         let Some(plane) = &mut parent.plane else { return Ok(()) };
-        let tables = topology.tables(&plane.tables().groups);
-        plane.apply(tables)
+        plane.apply(topology)
     }
 
     fn topology(&self, iface: &str) -> Option<Topology> {

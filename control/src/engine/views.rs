@@ -76,10 +76,21 @@ impl State {
     /// Every child: those that maclane made, then those that others made.
     pub(crate) fn child_views(&self) -> Vec<ChildView> {
         let created = self.children.iter().map(|(name, child)| self.created_view(name, child));
-        let adopted = self.parents.iter().flat_map(|(iface, parent)| {
+        created.chain(self.adopted_views()).collect()
+    }
+
+    /// The child of a name.
+    pub(crate) fn child_view(&self, name: &str) -> Option<ChildView> {
+        match self.children.get(name) {
+            Some(child) => Some(self.created_view(name, child)),
+            None => self.adopted_views().find(|child| child.name == name),
+        }
+    }
+
+    fn adopted_views(&self) -> impl Iterator<Item = ChildView> {
+        self.parents.iter().flat_map(|(iface, parent)| {
             parent.adopted.iter().map(|(mac, adopted)| self.adopted_view(iface, *mac, adopted))
-        });
-        created.chain(adopted).collect()
+        })
     }
 
     fn created_view(&self, name: &str, child: &Child) -> ChildView {
