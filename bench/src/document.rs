@@ -105,11 +105,18 @@ fn machine() -> Vec<(&'static str, String)> {
             .map(|text| text.trim().to_owned())
             .unwrap_or_default()
     };
+    // What a new network namespace has, too.
+    let netfilter = if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        "`br_netfilter` is loaded, and on unless said otherwise"
+    } else {
+        "`br_netfilter` is not loaded: rows with and without it are the same"
+    };
     vec![
         ("CPU", format!("{} × {}{host}", cpus(), field("model name").unwrap_or_default())),
         ("kernel", format!("Linux {kernel}")),
         ("spectre_v2", vulnerable("spectre_v2")),
         ("spec_rstack_overflow", vulnerable("spec_rstack_overflow")),
+        ("bridges and iptables", netfilter.to_owned()),
         ("maclane", env!("CARGO_PKG_VERSION").to_owned()),
     ]
 }

@@ -46,6 +46,7 @@ pub(crate) const ALL: &[&str] = &[
     "pins.created",
     "pins.program_unpinned",
     "pins.program_pinned",
+    "guards.led",
     "pins.detached",
     "pins.unpinned",
     "pins.links_gone",

@@ -314,6 +314,8 @@ pub mod vlan_flag {
     pub const OPEN4: u16 = 1 << 6;
     /// The same for IPv6.
     pub const OPEN6: u16 = 1 << 7;
+    /// Behind the host may be stations whose addresses are not known: it hears every question of the wire.
+    pub const BEYOND: u16 = 1 << 8;
 }
 
 /// Value of `maclane_vlans`: how to flood a VLAN.
@@ -471,9 +473,10 @@ pub enum Limit {
     Broadcast = 0,
     /// Multicasts.
     Multicast = 1,
-    /// From the wire for nobody here.
+    /// From the wire for nobody here. Of the host: questions of the wire for addresses that nobody is
+    /// known to have, as many as there may be broadcasts.
     Unknown = 2,
-    /// Questions for addresses that nobody is known to have: [`crate::neighbour::Strangers`].
+    /// Questions for addresses that nobody is known to have, where they may have to reach a child.
     Stranger = 3,
 }
 

@@ -231,8 +231,7 @@ fn is_stale(learned: &Learned, now: u64, tables: &impl Addresses) -> bool {
 ///
 /// A question goes to the one station that can answer it. A probe for an address that nobody is known
 /// to have, and whatever claims one, goes to everybody: somebody may want the same address at this
-/// moment, and everybody may know an old MAC. `strangers` counts a question for an address that
-/// nobody is known to have.
+/// moment, and everybody may know an old MAC.
 #[inline(always)]
 pub fn asked(
     message: &Message,
@@ -240,7 +239,7 @@ pub fn asked(
     vlan: u16,
     now: u64,
     tables: &(impl Addresses + Tables),
-    strangers: impl FnOnce() -> Strangers,
+    strangers: &impl Strangers,
 ) -> Asked {
     let everybody = Asked::Audience(Audience::Everybody);
     match message.kind {
@@ -267,44 +266,40 @@ pub fn asked(
     }
 }
 
-/// How many questions for addresses that nobody is known to have a port has asked lately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Strangers {
-    /// Not many: each may go to whoever could have the address.
-    Few = 0,
-    /// No more than it may send broadcasts.
-    Many = 1,
-    /// More.
-    TooMany = 2,
+/// Counts a port's questions for addresses that nobody is known to have.
+pub trait Strangers {
+    /// True if one more may go to children.
+    fn may_reach_children(&self) -> bool;
+
+    /// True if one more may go to the host, of those that the wire asks.
+    fn may_reach_host(&self) -> bool;
 }
 
-/// Whom a question for an address is for that nobody is known to have. The host, whose own addresses are
-/// known, hears those of the wire in vain: no more than the wire may send broadcasts.
+/// Whom a question for an address is for that nobody is known to have. The host, whose addresses on the
+/// parent are known, hears those of the wire in vain, unless there are stations behind it: no more than
+/// there may be broadcasts.
 #[inline(always)]
 fn stranger(
     message: &Message,
     from: u16,
     vlan: u16,
     tables: &impl Tables,
-    strangers: impl FnOnce() -> Strangers,
+    strangers: &impl Strangers,
 ) -> Asked {
     let open = if is_mapped(message.target) { vlan_flag::OPEN4 } else { vlan_flag::OPEN6 };
     let (_, group) = crate::decide::group_of(vlan, tables);
-    if group.flags & vlan_flag::ARP_FLOOD != 0 {
+    if group.flags & vlan_flag::ARP_FLOOD != 0
+        || group.flags & open != 0 && strangers.may_reach_children()
+    {
         return Asked::Audience(Audience::Everybody);
     }
-    let asked = strangers() as u8;
-    if group.flags & open != 0 && asked == Strangers::Few as u8 {
-        return Asked::Audience(Audience::Everybody);
-    }
-    if from != PORT_WIRE {
+    if from != PORT_WIRE || group.flags & vlan_flag::BEYOND != 0 {
         return Asked::Audience(Audience::HostAndWire);
     }
     if tables.drop_unknown() {
         return Asked::Nobody(DropReason::Stranger);
     }
-    if asked == Strangers::TooMany as u8 {
+    if !strangers.may_reach_host() {
         return Asked::Nobody(DropReason::Storm);
     }
     Asked::Audience(Audience::HostAndWire)
@@ -554,8 +549,24 @@ mod tests {
         Message { kind: Kind::Question, target: mapped_address(target), sender, mac: OTHER }
     }
 
+    /// Whether there is room for one more question.
+    struct Room {
+        children: bool,
+        host: bool,
+    }
+
+    impl Strangers for Room {
+        fn may_reach_children(&self) -> bool {
+            self.children
+        }
+
+        fn may_reach_host(&self) -> bool {
+            self.host
+        }
+    }
+
     fn ask(message: &Message, from: u16, lan: &Lan) -> Asked {
-        asked(message, from, VLAN, NOW, lan, || Strangers::Few)
+        asked(message, from, VLAN, NOW, lan, &Room { children: true, host: true })
     }
 
     #[test]
@@ -594,28 +605,61 @@ mod tests {
         let dropped = Asked::Nobody;
         let (open4, open6) = (vlan_flag::OPEN4, vlan_flag::OPEN6);
         let (known, some_not) = (with(0, false), with(open4, false));
-        let (few, many, storm) = (Strangers::Few, Strangers::Many, Strangers::TooMany);
+        let (unknown, beyond) = (with(0, true), with(vlan_flag::BEYOND, true));
+        // Room at the children, and at the host.
         let cases = [
-            ("all addresses are known", &known, few, nobody_here),
-            ("all are, and it asks much", &known, many, nobody_here),
-            ("all are, and it asks too much", &known, storm, dropped(DropReason::Storm)),
-            ("some are not", &some_not, few, everybody),
-            ("some are not, and it asks much", &some_not, many, nobody_here),
-            ("some are not, and it asks too much", &some_not, storm, dropped(DropReason::Storm)),
-            ("some of the other family are not", &with(open6, false), few, nobody_here),
-            ("it is wanted so", &with(vlan_flag::ARP_FLOOD, false), storm, everybody),
-            ("it is for nobody here", &with(0, true), few, dropped(DropReason::Stranger)),
-            ("a storm is for nobody here", &with(0, true), storm, dropped(DropReason::Stranger)),
+            ("all addresses are known", &known, (true, true), nobody_here),
+            ("all are, and it asks much", &known, (false, true), nobody_here),
+            ("all are, and it asks too much", &known, (true, false), dropped(DropReason::Storm)),
+            ("some are not", &some_not, (true, false), everybody),
+            ("some are not, and it asks much", &some_not, (false, true), nobody_here),
+            (
+                "some are not, and it asks too much",
+                &some_not,
+                (false, false),
+                dropped(DropReason::Storm),
+            ),
+            ("some of the other family are not", &with(open6, false), (true, true), nobody_here),
+            ("it is wanted so", &with(vlan_flag::ARP_FLOOD, false), (false, false), everybody),
+            ("it is for nobody here", &unknown, (true, true), dropped(DropReason::Stranger)),
+            ("a storm is for nobody here", &unknown, (false, false), dropped(DropReason::Stranger)),
+            ("somebody is behind the host", &beyond, (false, false), nobody_here),
         ];
-        for (name, lan, strangers, want) in cases {
-            let got = asked(&question(TARGET), PORT_WIRE, VLAN, NOW, lan, || strangers);
+        for (name, lan, (children, host), want) in cases {
+            let room = Room { children, host };
+            let got = asked(&question(TARGET), PORT_WIRE, VLAN, NOW, lan, &room);
             assert_eq!(got, want, "{name}");
             assert_eq!(Asked::unpack(got.pack()), got, "{name}");
         }
-        for (name, strangers) in [("a child asks the wire", few), ("and asks much", storm)] {
-            let got = asked(&question(TARGET), 2, VLAN, NOW, &with(0, true), || strangers);
-            assert_eq!(got, nobody_here, "{name}");
+        let none = Room { children: false, host: false };
+        let got = asked(&question(TARGET), 2, VLAN, NOW, &with(0, true), &none);
+        assert_eq!(got, nobody_here, "a child asks the wire");
+    }
+
+    /// Nobody is to be asked.
+    struct Unasked;
+
+    impl Strangers for Unasked {
+        fn may_reach_children(&self) -> bool {
+            panic!("counted for children")
         }
+
+        fn may_reach_host(&self) -> bool {
+            panic!("counted for the host")
+        }
+    }
+
+    #[test]
+    fn questions_that_cannot_reach_somebody_are_not_counted_for_him() {
+        let with = |flags, drop_unknown| Lan { flags, drop_unknown, ..lan() };
+        let ask = |from, lan: &Lan| asked(&question(TARGET), from, VLAN, NOW, lan, &Unasked);
+        let everybody = Asked::Audience(Audience::Everybody);
+        let nobody_here = Asked::Audience(Audience::HostAndWire);
+        // Not for children where all IPv4 addresses are known.
+        let dropped = ask(PORT_WIRE, &with(vlan_flag::OPEN6, true));
+        assert_eq!(dropped, Asked::Nobody(DropReason::Stranger));
+        assert_eq!(ask(PORT_WIRE, &with(vlan_flag::ARP_FLOOD, false)), everybody);
+        assert_eq!(ask(2, &with(vlan_flag::OPEN6, false)), nobody_here);
     }
 
     #[test]

@@ -394,6 +394,8 @@ impl Topology {
         let member = |is: &dyn Fn(&Child) -> bool| {
             self.children.iter().any(|c| (vlan == VLAN_ANY || c.membership.contains(vlan)) && is(c))
         };
+        // A bridge of the host's, or another parent.
+        let beyond = self.host_vlans.contains_key(&vlan) || vlan == 0 && !self.host_macs.is_empty();
         [
             (vlan_flag::DEFINED, true),
             (vlan_flag::KERNEL_FROM_WIRE, from_wire),
@@ -406,6 +408,7 @@ impl Topology {
             ),
             (vlan_flag::OPEN4, member(&|c| c.is_open(true))),
             (vlan_flag::OPEN6, member(&|c| c.is_open(false))),
+            (vlan_flag::BEYOND, beyond),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

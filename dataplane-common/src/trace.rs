@@ -29,7 +29,7 @@ pub enum Hook {
     Port = 2,
     /// `maclane_xdp`, in XDP on the parent.
     Xdp = 3,
-    /// `maclane_guard`, at the TC egress of a macvlan child.
+    /// `maclane_macvlan`, at the TC egress of a macvlan child, behind its guard.
     Guard = 4,
 }
 

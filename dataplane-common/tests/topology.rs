@@ -215,6 +215,16 @@ fn a_vlan_is_open_while_a_member_may_have_addresses_that_are_not_known() {
 }
 
 #[test]
+fn there_may_be_stations_behind_the_host_where_it_has_a_sub_interface_or_a_bridge() {
+    let beyond = |site: &Topology, vlan| tables(site).vlan(vlan).flags & vlan_flag::BEYOND != 0;
+    let plain = topology(&[(10, HOST)], vec![veth(2, Membership::Access(20))]);
+    let bridged = Topology { host_macs: [STRANGER].into(), ..plain.clone() };
+    let at = |site: &Topology| [0, 10, 20, VLAN_ANY].map(|vlan| beyond(site, vlan));
+    assert_eq!(at(&plain), [false, true, false, false]);
+    assert_eq!(at(&bridged), [true, true, false, false]);
+}
+
+#[test]
 fn addresses_are_the_childs_the_hosts_or_pinned_in_this_order() {
     let mut site = topology(&[], vec![with_rights(2, BOUND, &[V4, V6])]);
     site.host_addresses = [((0, V4), HOST), ((10, V4), HOST)].into();

@@ -23,8 +23,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    count::Size,
-    offence::{count_drop, note},
+    count::{Size, count_drop},
+    offence::note,
     place::Place,
     rights::{Rights, is_within, now, policy, port, remember},
     trace::{Origin, Was, trace},

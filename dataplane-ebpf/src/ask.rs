@@ -18,7 +18,7 @@ use crate::{
     maps::Maps,
     offence::tell,
     place::Place,
-    rights::{Rights, forget, now, port, strangers},
+    rights::{Counted, Rights, forget, now, port},
 };
 
 /// Everybody whom its destination says.
@@ -76,8 +76,7 @@ extern "C" fn maclane_ask(skb: *mut __sk_buff, at: u64) -> u64 {
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else {
         return EVERYBODY.pack();
     };
-    let count = || strangers(at.port);
-    let asked = match asked(&message, at.port, at.vlan, now(), &Maps, count) {
+    let asked = match asked(&message, at.port, at.vlan, now(), &Maps, &Counted(at.port)) {
         // The kernel has given it to the siblings in bridge mode already.
         Asked::Child(owner) if are_bridged(at.port, owner.port) => {
             Asked::Audience(Audience::HostAndWire)

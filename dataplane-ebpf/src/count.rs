@@ -1,7 +1,14 @@
 //! The counters. Per CPU, so that nothing is shared; every exit of every program counts.
 
 use aya_ebpf::{bindings::__sk_buff, btf_maps::PerCpuArray, macros::btf_map};
-use dataplane_common::abi::{PORTS, Stats};
+use dataplane_common::{
+    DropReason,
+    abi::{Drops, PORTS, Stats},
+};
+
+/// Drop reason → counters.
+#[btf_map(name = "maclane_drops")]
+static DROPS: PerCpuArray<Drops, { DropReason::ALL.len() }> = PerCpuArray::new();
 
 /// Port → counters.
 #[btf_map(name = "maclane_stats")]
@@ -40,8 +47,21 @@ pub(crate) fn rx(port: u16, size: Size) {
     }
 }
 
+/// A frame was dropped.
+#[inline(always)]
+pub(crate) fn count_drop(reason: DropReason, size: Size) {
+    if let Some(drops) = DROPS.get_ptr_mut(reason as u32) {
+        // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
+        unsafe {
+            (*drops).packets += size.packets;
+            (*drops).bytes += size.bytes;
+        }
+    }
+}
+
 /// A frame went out to `port`.
 #[inline(always)]
+#[allow(dead_code, reason = "a guard only sees frames come in")]
 pub(crate) fn tx(port: u16, size: Size) {
     if let Some(stats) = STATS.get_ptr_mut(u32::from(port)) {
         // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.

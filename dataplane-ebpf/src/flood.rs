@@ -20,9 +20,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    count,
+    count::{self, count_drop},
     maps::{Maps, member},
-    offence::count_drop,
     packed::{pack_mac, unpack_mac},
     skb::{END, NEXT, Refused, Skb},
     tc::{HOOK_BITS, Hook, deliver, parent},

@@ -4,6 +4,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
 mod licence;
 
 /// For the host there is nothing to run: `cargo clippy --workspace` may look at it all the same.
@@ -19,7 +21,9 @@ mod guard {
         macros::{btf_map, classifier},
         programs::TcContext,
     };
-    use dataplane_common::mark::Guarded;
+    use dataplane_common::{DropReason, mark::Guarded};
+
+    use crate::count::{self, Size};
 
     /// Where every guard leads: `maclane_macvlan`, the daemon's newest. With a constant index the kernel
     /// makes a jump of the call (`kernel/bpf/arraymap.c`, `prog_array_map_poke_run`).
@@ -45,8 +49,10 @@ mod guard {
         unsafe { (*ctx.skb.skb).cb[0] = guarded.encode() };
         // SAFETY: it holds no values that a jump would leave behind.
         unsafe { GUARDS.tail_call(&ctx, 0) };
-        // The daemon fills the array before it attaches any guard, and nobody empties it: whoever takes the
-        // program out has stopped the child.
+        // Somebody has emptied the array, which the daemon fills before it attaches a guard.
+        let size = Size::of_skb(ctx.skb.skb);
+        count::rx(port, size);
+        count::count_drop(DropReason::Refused, size);
         TC_ACT_SHOT
     }
 }

@@ -1,5 +1,4 @@
-//! What is told and counted of frames that are dropped: by reason, and by port and reason with the
-//! last frame.
+//! What is told and noted of frames that are dropped: by port and reason, with the last frame.
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -9,7 +8,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     DropReason,
-    abi::{Drops, EVENTS_BYTES, Event, Gate, OFFENCES, Offence, OffenceKey, Offended, event_kind},
+    abi::{EVENTS_BYTES, Event, Gate, OFFENCES, Offence, OffenceKey, Offended, event_kind},
 };
 
 use dataplane_common::packet::Bytes as _;
@@ -21,15 +20,11 @@ use crate::{
     rights::now,
 };
 
-const DROP_ENTRIES: usize = DropReason::ALL.len();
 const BPF_F_NO_PREALLOC: usize = 1;
 
 /// Nanoseconds between two events of one kind of one CPU: a storm of unknown sources wakes the daemon
 /// a hundred times a second, not a million.
 const EVENT_INTERVAL_NS: u64 = 10_000_000;
-
-#[btf_map(name = "maclane_drops")]
-static DROPS: PerCpuArray<Drops, DROP_ENTRIES> = PerCpuArray::new();
 
 #[btf_map(name = "maclane_offend")]
 static OFFENCE_TABLE: PerCpuHashMap<OffenceKey, Offence, { OFFENCES as usize }, BPF_F_NO_PREALLOC> =
@@ -41,18 +36,6 @@ static EVENTS: RingBuf<[Event; 0], { EVENTS_BYTES as usize }> = RingBuf::new();
 
 #[btf_map(name = "maclane_gate")]
 static EVENT_GATE: PerCpuArray<Gate, { event_kind::END as usize }> = PerCpuArray::new();
-
-/// A frame was dropped.
-#[inline(always)]
-pub(crate) fn count_drop(reason: DropReason, size: Size) {
-    if let Some(drops) = DROPS.get_ptr_mut(reason as u32) {
-        // SAFETY: the entry is this CPU's own, and a program is not interrupted by itself.
-        unsafe {
-            (*drops).packets += size.packets;
-            (*drops).bytes += size.bytes;
-        }
-    }
-}
 
 /// True unless it was asked for the same kind just before.
 #[inline(always)]

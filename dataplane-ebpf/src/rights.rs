@@ -8,8 +8,8 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
-        NeighbourKey, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT, address, check_flag,
-        frames_in_window,
+        NeighbourKey, PORT_HOST, PORT_WIRE, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT,
+        address, check_flag, frames_in_window,
     },
     neighbour::Strangers,
 };
@@ -120,39 +120,51 @@ fn add_to_window(port: u16, limit: Limit, frames: u32) -> u32 {
 extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let port = port_and_limit as u16;
-    let limit = match port_and_limit >> 16 {
-        0 => Limit::Broadcast,
-        1 => Limit::Multicast,
-        _ => Limit::Unknown,
+    let (limit, rate) = match port_and_limit >> 16 {
+        0 => (Limit::Broadcast, rate(port, Limit::Broadcast)),
+        1 => (Limit::Multicast, rate(port, Limit::Multicast)),
+        2 => (Limit::Unknown, rate(port, Limit::Unknown)),
+        _ => (Limit::Stranger, STRANGERS),
     };
-    let rate = rate(port, limit);
     u32::from(rate == 0 || add_to_window(port, limit, 1) <= frames_in_window(rate))
 }
 
-/// Adds to the questions for strangers that a port has asked, and judges how many these are.
-#[inline(always)]
-fn judge_strangers(port: u16, more: u32) -> Strangers {
-    let asked = add_to_window(port, Limit::Stranger, more);
-    if asked <= frames_in_window(STRANGERS) {
-        return Strangers::Few;
+/// A port's questions for strangers, each of which is counted.
+pub(crate) struct Counted(pub(crate) u16);
+
+impl Strangers for Counted {
+    #[inline(always)]
+    fn may_reach_children(&self) -> bool {
+        is_within(self.0, Limit::Stranger)
     }
-    match rate(port, Limit::Broadcast) {
-        0 => Strangers::Many,
-        rate if asked <= frames_in_window(rate) => Strangers::Many,
-        _ => Strangers::TooMany,
+
+    #[inline(always)]
+    fn may_reach_host(&self) -> bool {
+        has_host_room(1)
     }
 }
 
-/// Counts a question for a stranger.
-#[inline(always)]
-pub(crate) fn strangers(port: u16) -> Strangers {
-    judge_strangers(port, 1)
+/// The wire's questions for strangers, as XDP sees them: what may go on is counted behind it.
+pub(crate) struct Peeked;
+
+impl Strangers for Peeked {
+    #[inline(always)]
+    fn may_reach_children(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn may_reach_host(&self) -> bool {
+        has_host_room(0)
+    }
 }
 
-/// How many there were, before a question that is not counted here.
+/// True if the host may hear that many more questions of the wire for strangers: without more, if it may
+/// hear the last one that was counted.
 #[inline(always)]
-pub(crate) fn strangers_lately(port: u16) -> Strangers {
-    judge_strangers(port, 0)
+fn has_host_room(more: u32) -> bool {
+    let rate = rate(PORT_WIRE, Limit::Broadcast);
+    rate == 0 || add_to_window(PORT_HOST, Limit::Unknown, more) <= frames_in_window(rate)
 }
 
 /// Counts a frame against a limit of a port; false if it is one too many.

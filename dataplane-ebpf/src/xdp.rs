@@ -3,7 +3,7 @@
 //! XDP ends the frames that it can end, for veth children and for nobody; everything else it
 //! leaves to TC, which counts it.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{ffi::c_void, hint::black_box, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -28,11 +28,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    count::{self, Size},
+    count::{self, Size, count_drop},
     maps::{Maps, TX, settings},
-    offence::count_drop,
     place::Place,
-    rights::{Rights, now, port, strangers_lately},
+    rights::{Peeked, Rights, now, port},
     trace::{Origin, Told, Was, is_on, tell},
 };
 
@@ -181,7 +180,9 @@ extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u
     if is_multicast == 0 {
         return everybody;
     }
-    match asked(&message, PORT_WIRE, at.vlan, now(), &Maps, || strangers_lately(PORT_WIRE)) {
+    // As one word, that the compiler cannot take apart again: see `plain::forward`.
+    let word = black_box(asked(&message, PORT_WIRE, at.vlan, now(), &Maps, &Peeked).pack());
+    match Asked::unpack(word) {
         Asked::Child(owner) if port(owner.port).is_some_and(|p| p.kind == Kind::Veth as u8) => {
             Asked::Child(owner).pack()
         }

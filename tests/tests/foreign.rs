@@ -214,12 +214,17 @@ fn pins_that_somebody_removes_are_there_again_and_no_frame_is_lost() {
         "links/guard_2",
         "links/port_3",
         "maclane_fdb",
+        "maclane_guards",
         "programs/maclane_ingress",
     ];
     let removed = removed.map(|name| site.pin(name));
     for pin in &removed {
         std::fs::remove_file(pin).expect("there is a pin");
     }
+    // One that comes before the daemon has looked is no other than the rest.
+    let ns = site.lan.namespace();
+    site.daemon.child("late", "lan", &ns, "192.168.50.109/24");
+    assert_reaches(&ns, site.lan.router.ip);
     eventually("every pin is there again", SOON, || removed.iter().all(|pin| pin.exists()));
     site.daemon.kill9();
     std::thread::sleep(Duration::from_millis(300));
@@ -267,6 +272,10 @@ fn entries_that_somebody_changes_are_put_right() {
         assert_does_not_reach(&site.children[0], site.lan.router.ip);
         site.daemon.freeze(false);
         site.works_soon();
+        assert!(
+            site.daemon.drops("refused") >= 1,
+            "what a guard without its program ends is counted"
+        );
     }
     // One that nobody owns goes.
     let strange = ["0x02", "0", "0x5e", "0", "0x53", "0xff", "0", "0"];

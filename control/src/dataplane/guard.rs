@@ -13,7 +13,7 @@ use dataplane_common::abi;
 use super::{Dataplane, Pins, TcKind, attach, program};
 use crate::{
     error::{Context, Error, Result},
-    failpoint,
+    failpoint::{self, failpoint},
     netns::Netns,
 };
 
@@ -46,6 +46,8 @@ impl Dataplane {
             return Ok(true);
         }
         let doing = || format!("cannot attach {} to {ifname}", program::GUARD);
+        // A guard finds its maps by their pins, and would get new ones of its own.
+        self.held.repin_maps(&self.pins)?;
         let mut ebpf = self.guards.load(port, last).doing(doing)?;
         let program = guard_of(&mut ebpf)?;
         let order = LinkOrder::last();
@@ -79,7 +81,20 @@ impl Dataplane {
         }
         let led = self.guards.array.set(0, &program, 0);
         led.doing(|| format!("cannot lead the guards to {}", program::MACVLAN))?;
+        failpoint!("guards.led");
         Ok(true)
+    }
+
+    /// Removes guards that lead to what another layout has left, which is about to be removed: an empty array
+    /// would end what their children send.
+    pub(super) fn drop_old_guards(&mut self) -> Result<()> {
+        let links: Vec<String> = self.held.link_names(&self.pins).map(String::from).collect();
+        for path in links.iter().filter(|l| l.starts_with(LINK)).map(|l| self.pins.link(l)) {
+            if !self.is_current(&path) {
+                self.held.detach(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the guard of a port.
@@ -135,7 +150,9 @@ impl Guards {
     pub(super) fn new(pins: &Pins) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        loader.map_pin_path(abi::map::GUARDS, pins.map(abi::map::GUARDS));
+        for name in [abi::map::GUARDS, abi::map::STATS, abi::map::DROPS] {
+            loader.map_pin_path(name, pins.map(name));
+        }
         let mut ebpf = object(&mut loader, abi::PORT_FIRST_CHILD, true)?;
         let array = ebpf.take_map(abi::map::GUARDS);
         let array = array.ok_or_else(|| Error::failed("the object has no array of guards"))?;

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dataplane_common::abi;
+
 use super::{pins::Pins, sys};
 use crate::{
     error::{Context, Result},
@@ -78,16 +80,30 @@ impl Held {
 
     /// Pins what is held and not pinned any more; how much that was.
     pub(super) fn repin(&self, pins: &Pins) -> Result<usize> {
-        let missing: Vec<_> = self.0.iter().filter(|(path, _)| !path.exists()).collect();
-        if !missing.is_empty() {
-            pins.create()?;
-        }
-        for (path, held) in &missing {
-            let pinned = sys::pin(held.as_fd(), path);
-            pinned.doing(|| format!("cannot pin {} again", path.display()))?;
-        }
-        Ok(missing.len())
+        pin_missing(self.0.iter(), pins)
     }
+
+    /// The same for maps alone.
+    pub(super) fn repin_maps(&self, pins: &Pins) -> Result<usize> {
+        let maps = abi::map::ALL.iter().filter_map(|name| self.0.get_key_value(&pins.map(name)));
+        pin_missing(maps, pins)
+    }
+}
+
+/// Pins what is not pinned.
+fn pin_missing<'a>(
+    held: impl Iterator<Item = (&'a PathBuf, &'a OwnedFd)>,
+    pins: &Pins,
+) -> Result<usize> {
+    let missing: Vec<_> = held.filter(|(path, _)| !path.exists()).collect();
+    if !missing.is_empty() {
+        pins.create()?;
+    }
+    for (path, held) in &missing {
+        let pinned = sys::pin(held.as_fd(), path);
+        pinned.doing(|| format!("cannot pin {} again", path.display()))?;
+    }
+    Ok(missing.len())
 }
 
 /// Detaches a link and removes its pin; one that is not there is detached.

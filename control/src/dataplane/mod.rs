@@ -172,7 +172,9 @@ impl Dataplane {
         match verified(name, || Ok(self.tc(name)?.load()?)) {
             Ok(()) => {
                 self.pin_program(name, |plane, path| Ok(plane.tc(name)?.pin(path)?))?;
-                self.lead_guards()?;
+                if let Err(e) = self.lead_guards() {
+                    self.guards.refuse(&e);
+                }
             }
             // The parent's egress looks at what macvlan children send.
             Err(e) => self.guards.refuse(&e),
@@ -260,7 +262,11 @@ impl Dataplane {
                 self.held.detach(&self.pins.link(&link))?;
             }
         }
-        self.pins.remove_other_versions()
+        if self.pins.has_other_versions() {
+            self.drop_old_guards()?;
+            self.pins.remove_other_versions()?;
+        }
+        Ok(())
     }
 
     /// The counters of every port and drop reason.

@@ -201,6 +201,11 @@ impl Pins {
         Ok(())
     }
 
+    /// True if another layout has left something.
+    pub(crate) fn has_other_versions(&self) -> bool {
+        self.of_other_versions().next().is_some()
+    }
+
     /// Removes what another layout has left, once nothing of it is in use any more.
     pub(crate) fn remove_other_versions(&self) -> Result<()> {
         self.of_other_versions().try_for_each(|old| old.remove())

@@ -251,7 +251,10 @@ impl State {
         let parent = self.parent_mut(iface)?;
         let wanted = Settings { trace: parent.traces.are_wanted().into(), ..wanted };
         if parent.plane.as_ref().is_none_or(|plane| plane.settings() != wanted) {
-            // The old programs run on until each link is updated.
+            // The old programs run on until each link is updated. The new ones find their maps by the pins.
+            if let Some(plane) = &parent.plane {
+                plane.repin()?;
+            }
             (parent.listener, parent.tracing, parent.plane) = (None, None, None);
             let pins = Pins::new(&bpffs, iface);
             if parent.lock.is_none() {
