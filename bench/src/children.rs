@@ -23,10 +23,10 @@ const MACVLAN: &[Row] = &[
         Target::AtMost(1.3),
         "Beside the netlink steps maclane attaches `maclane_guard`, and the kernel waits for an RCU grace \
          period when a program is put on a TCX hook (`tcx_entry_sync` in `include/net/tcx.h`): \
-         `strace` shows 5 to 15 ms in that one call, BPF_LINK_CREATE. Loading the program, a dozen \
-         instructions that lead to the one for all children, takes 0.3 ms. The store's two transactions \
-         sync the disk, 1 ms each. The guard has to be there before the link is up, so none of it can be \
-         left for later.",
+         `strace` shows 5 to 15 ms in that one call, BPF_LINK_CREATE. Loading the program, little more \
+         than a jump to the one for all children, takes 0.3 ms. The store's two transactions sync the \
+         disk, 1 ms each. The guard has to be there before the link is up, so none of it can be left for \
+         later.",
     ),
     info(
         "child-add-macvlan-p99",

@@ -102,8 +102,8 @@ const VETH_VETH: &[Row] = &[
         Target::AtLeast(1.2),
         "`bpf_redirect_peer` leaves out the host end's transmit and one pass of the backlog. Two \
          TCP stacks, four system calls and two context switches are the same on both sides, and \
-         most of a round trip. The bridge is as the kernel has it (see `wire-veth-stack`); without netfilter it is \
-         nearly as fast (`tcp-rt-veth-veth-bare`).",
+         most of a round trip. The bridge is as the kernel has it (see `wire-veth-stack`); \
+         `tcp-rt-veth-veth-bare` is against one without netfilter.",
     ),
     info("tcp-rt-veth-veth-p50", "half of them take no longer", MICROSECONDS, Some(BRIDGE), ""),
     info("tcp-rt-veth-veth-p99", "99 of 100 take no longer", MICROSECONDS, Some(BRIDGE), ""),
