@@ -52,8 +52,18 @@ fn finds(ns: &Netns, name: &str, (own, wanted): (Ipv4Addr, &[u8])) -> bool {
     let index = ns.ifindex("eth0");
     ns.enter(|| {
         let (ipv6, kind) = if wanted.len() == 4 { (false, 1) } else { (true, 28) };
-        let (socket, group) = member(ipv6, (own, index)).expect("a socket in the group");
         let deadline = Instant::now() + patience(SOON);
+        let (socket, group) = loop {
+            match member(ipv6, (own, index)) {
+                Ok(member) => break member,
+                // The one before may not be gone yet.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    assert!(Instant::now() < deadline, "a socket in the group: {error}");
+                    std::thread::sleep(patience(Duration::from_millis(50)));
+                }
+                Err(error) => panic!("a socket in the group: {error}"),
+            }
+        };
         let mut answer = [0; 9000];
         while Instant::now() < deadline {
             // Not before the addresses can be used.
