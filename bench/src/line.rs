@@ -72,7 +72,7 @@ impl Line {
     pub(crate) fn maclane(cx: &Context, setup: Setup) -> Self {
         let mut line = Self::bare();
         line.daemon = Some(Daemon::start_program(cx.program.clone(), &line.host, &[]));
-        line.configure(setup);
+        line.configure(setup, &[]);
         let daemon = line.maclane_there();
         daemon.network("lan", setup.vlan, setup.kind);
         let (mac, cidr) = (CHILD.to_string(), format!("{CHILD_IP}/16"));
@@ -85,10 +85,10 @@ impl Line {
         self.daemon.as_ref().expect("maclane runs there")
     }
 
-    /// Tells maclane how its parent has to be, also while it serves it.
-    pub(crate) fn configure(&self, Setup { xdp, unknown, .. }: Setup) {
+    /// Tells maclane how its parent has to be, also while it serves it; `more` are arguments of `parent add`.
+    pub(crate) fn configure(&self, Setup { xdp, unknown, .. }: Setup, more: &[&str]) {
         let words = ["parent", "add", PARENT, "--xdp", xdp, "--unknown", unknown];
-        self.maclane_there().run(&words);
+        self.maclane_there().run(&[&words[..], more].concat());
     }
 
     /// With a macvlan child of the kernel.

@@ -154,7 +154,7 @@ fn storms(cx: &Context) -> Result<Measured> {
     })?;
     // One after the other: with so many children it takes seconds to attach XDP anew.
     let with = |xdp, unknown| {
-        ours.line().configure(Setup { xdp, unknown, ..SETUP });
+        ours.line().configure(Setup { xdp, unknown, ..SETUP }, &[]);
         rounds(cx, || Ok([arp()?]))
     };
     let [native] = with("native", "pass")?;
@@ -207,9 +207,9 @@ fn busy(ours: &[Storm], peer: Option<&[Storm]>) -> Outcome {
 /// Questions for strangers, as many as there can be.
 fn strangers(cx: &Context, unknown: &str) -> Result<Measured> {
     let [native, off] = ["native", "off"].map(|xdp| {
-        let line = Line::maclane(cx, Setup { xdp, unknown, ..SETUP });
-        let words = ["parent", "add", PARENT, "--xdp", xdp, "--unknown", unknown];
-        line.maclane_there().run(&[&words[..], &["--storm", "broadcast=0"]].concat());
+        let setup = Setup { xdp, unknown, ..SETUP };
+        let line = Line::maclane(cx, setup);
+        line.configure(setup, &["--storm", "broadcast=0"]);
         // Behind maclane: it gets what the host gets.
         let sink = Sink::stack(&line.host, PARENT)?;
         let generator = Generator::new(&line.wire, WIRE, &stranger(NOBODY), 0)?;

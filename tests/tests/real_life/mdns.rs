@@ -56,7 +56,7 @@ fn finds(ns: &Netns, name: &str, (own, wanted): (Ipv4Addr, &[u8])) -> bool {
         let (socket, group) = loop {
             match member(ipv6, (own, index)) {
                 Ok(member) => break member,
-                // The one before may not be gone yet.
+                // Seen on a machine that was busy with something else.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     assert!(Instant::now() < deadline, "a socket in the group: {error}");
                     std::thread::sleep(patience(Duration::from_millis(50)));
