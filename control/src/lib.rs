@@ -17,7 +17,7 @@ mod error;
 mod ethtool;
 mod events;
 mod failpoint;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod ipv6;
 mod kernel;

@@ -1,18 +1,12 @@
-//! The binary with failpoints, and how a test lets a daemon die at one of them.
+//! How a test lets a daemon die at one of its failpoints.
 //!
 //! See `control/src/failpoint.rs` for the other side.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, process::Command, thread, time::Duration};
 
 use tempfile::TempDir;
 
-use crate::process;
+use crate::{process, program::binary};
 
 /// Longer than the control loop waits for changes to settle.
 const QUIET: Duration = Duration::from_millis(200);
@@ -95,25 +89,16 @@ impl Default for Failpoints {
     }
 }
 
-/// The program with failpoints: `MACLANE_FAILPOINTS_BIN`, else what `cargo xtask test` builds.
-#[track_caller]
-#[must_use]
-pub fn binary() -> PathBuf {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/failpoints/maclane");
-    let binary = env::var_os("MACLANE_FAILPOINTS_BIN").map_or_else(built, PathBuf::from);
-    assert!(
-        binary.exists(),
-        "no maclane with failpoints at {}; run `cargo xtask test`, or `cargo build --package control \
-         --features failpoints` and name the result in MACLANE_FAILPOINTS_BIN",
-        binary.display()
-    );
-    binary
-}
-
-/// Every point that the program has.
+/// Every point that the program under test has.
 #[track_caller]
 #[must_use]
 pub fn all() -> Vec<String> {
-    let list = process::run(Command::new(binary()).arg("failpoints"));
-    list.lines().map(str::to_owned).collect()
+    let output = process::output(Command::new(binary()).arg("failpoints"));
+    assert!(
+        output.status.success(),
+        "{} has no failpoints; run `cargo xtask test`, or `cargo build --package control --features \
+         failpoints` and name the result in MACLANE_BIN",
+        binary().display()
+    );
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }

@@ -23,6 +23,7 @@ pub mod frames;
 pub mod http;
 pub mod interrupt;
 pub mod kernel;
+pub mod length;
 pub mod link;
 pub mod mac;
 pub mod mount;

@@ -5,11 +5,13 @@ use std::{
     panic,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::Mutex,
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sched::{CloneFlags, setns},
+};
 
 use crate::{
     process::{self, Process},
@@ -42,11 +44,8 @@ impl Netns {
 
     #[track_caller]
     fn make(&self) {
-        // The first `ip netns add` on a machine sets up /run/netns, and two of them at once
-        // get in each other's way.
-        static ADDING: Mutex<()> = Mutex::new(());
         {
-            let _adding = ADDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _adding = lock_adding();
             process::run(Command::new("ip").args(["netns", "add", &self.name]));
         }
         self.ip("link set lo up");
@@ -151,6 +150,17 @@ impl Netns {
             panic!("cannot write {value:?} to {path} in {}: {error}", self.name);
         }
     }
+}
+
+/// Keeps every other test process from adding a namespace: the first `ip netns add` on a machine sets
+/// up /run/netns, and two of them at once disturb each other.
+#[track_caller]
+fn lock_adding() -> Flock<File> {
+    let path = std::env::temp_dir().join("maclane-netns.lock");
+    let file =
+        File::create(&path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
+    Flock::lock(file, FlockArg::LockExclusive)
+        .unwrap_or_else(|(_, e)| panic!("cannot lock {}: {e}", path.display()))
 }
 
 /// Moves the calling thread into the namespace for good.

@@ -7,11 +7,11 @@ use std::{
 
 use dataplane_common::abi;
 
-/// The program under test: `MACLANE_BIN`, else the workspace's release build.
+/// The program under test: `MACLANE_BIN`, else what `cargo xtask test` builds. It has failpoints.
 #[must_use]
 pub fn binary() -> PathBuf {
     env::var_os("MACLANE_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/maclane"),
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/maclane"),
         PathBuf::from,
     )
 }

@@ -83,7 +83,6 @@ impl Site {
         let lan = Lan::with(Options { vlan_offload: false, ..Options::default() });
         let points = Failpoints::new();
         let setup = Setup {
-            program: Some(failpoints::binary()),
             arguments: &["--tc", tc, "--lease-grace", "1"],
             environment: Some(points.variable()),
             ..Setup::default()

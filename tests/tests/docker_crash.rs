@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
-    failpoints::{self, Failpoints, Reached},
+    failpoints::{Failpoints, Reached},
     footprint::{Footprint, footprint},
     http,
     netns::Netns,
@@ -34,11 +34,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let (lan, points) = (Lan::new(1), Failpoints::new());
-        let setup = Setup {
-            program: Some(failpoints::binary()),
-            environment: Some(points.variable()),
-            ..Setup::default()
-        };
+        let setup = Setup { environment: Some(points.variable()), ..Setup::default() };
         let mut daemon = Daemon::prepare(&lan.hosts[0].ns, setup);
         let socket = daemon.runtime_dir().join("docker.sock");
         daemon.set_arguments(&["--docker", "--docker-socket", socket.to_str().expect("UTF-8")]);

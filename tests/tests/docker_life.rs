@@ -16,6 +16,7 @@ use tests::{
     eventually,
     footprint::{Footprint, footprint},
     http,
+    length::DOCKER_KILLS,
     mac::Mac,
     netns::Netns,
     process::Process,
@@ -26,9 +27,6 @@ use tests::{
 
 const SOON: Duration = Duration::from_secs(30);
 const OFTEN: Duration = Duration::from_millis(10);
-
-/// How often something is killed in the middle of something.
-const KILLS: u32 = 50;
 
 /// The networks, their VLANs, and what else `docker network create` is told. Each has eight addresses
 /// for containers.
@@ -180,7 +178,8 @@ fn killed_in_the_middle_of_run_and_rm_neither_leaves_anything_over() {
     let empty = site.footprint();
     let mut random = Random(0x2545_f491);
     let began = Instant::now();
-    for number in 0..KILLS {
+    let kills = DOCKER_KILLS.get();
+    for number in 0..kills {
         let network = |number: u32| NETWORKS[number as usize % NETWORKS.len()].0;
         // One comes, the one before goes.
         let coming = run(site.docker(), &format!("c{number}"), network(number));
@@ -207,7 +206,7 @@ fn killed_in_the_middle_of_run_and_rm_neither_leaves_anything_over() {
             site.daemon.wait_until_ready();
         }
     }
-    eprintln!("{KILLS} kills in {:?}", began.elapsed());
+    eprintln!("{kills} kills in {:?}", began.elapsed());
     site.remove_all(&empty);
     // Every address of a range can be had, so none was lost.
     let docker = site.docker();

@@ -18,9 +18,10 @@ use dataplane_common::{
 };
 use fixtures::{
     THE_HOST, Table, WIRE, bytes, identity,
-    lan::{BROADCAST, STRANGER, frame},
+    lan::{BROADCAST, HOST, NOBODY, STRANGER, frame, lan, mac},
 };
 use rig::{Entry, Rig, Rigs, Run};
+use tests::{length::COUNTED_FRAMES, slowness};
 
 /// True if `BPF_PROG_TEST_RUN` makes an skb of a frame: one of at most a page, with a whole IP
 /// header if it says that it has one (`net/bpf/test_run.c`, `bpf_prog_test_run_skb`). XDP runs on
@@ -177,4 +178,35 @@ fn what_no_port_sends_and_what_the_kernel_refuses_is_dropped_and_counted() {
     };
     rig.check(&run, Verdict::Drop(DropReason::NoPort));
     rig.check_refusal();
+}
+
+/// Of many frames on two CPUs at once each one is counted, at the port that it goes to or under the
+/// reason of its drop: 10^9 of each kind in a soak.
+#[test]
+fn every_frame_of_many_is_counted() {
+    let times = COUNTED_FRAMES.get() / slowness();
+    let mut rig = Rig::new(&lan(), true);
+    let untagged = dataplane_common::frame::Tag::NONE;
+    let (unknown, spoof) = (DropReason::Unknown as u32, DropReason::SourceMac as u32);
+    for (name, entry, frame, port, reason) in [
+        ("wire to veth child, XDP", Entry::Xdp, frame(mac(3), STRANGER, untagged), Some(3), None),
+        ("wire to veth child", Entry::Ingress, frame(mac(3), STRANGER, untagged), Some(3), None),
+        (
+            "unknown unicast, XDP",
+            Entry::Xdp,
+            frame(NOBODY, STRANGER, untagged),
+            None,
+            Some(unknown),
+        ),
+        ("host to macvlan child", Entry::Egress, frame(mac(2), HOST, untagged), Some(2), None),
+        ("child to host", Entry::HostEnd(3), frame(HOST, mac(3), untagged), Some(1), None),
+        ("forged source", Entry::HostEnd(3), frame(HOST, mac(9), untagged), None, Some(spoof)),
+    ] {
+        let bytes = bytes::write(&frame, name.as_bytes());
+        let run = Run { name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        let (tx, drops) = rig.run_many(&run, times);
+        let counted = u64::from(times);
+        assert_eq!(tx, port.map(|port| (port, counted)).into_iter().collect(), "{name}");
+        assert_eq!(drops, reason.map(|reason| (reason, counted)).into_iter().collect(), "{name}");
+    }
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tests::{
     daemon::Daemon,
     eventually,
+    length::{CHURN_SECONDS, CHURN_WORKERS},
     netns::Netns,
-    slowness,
     topology::{Lan, Options, PARENT},
     traffic::{assert_does_not_reach, assert_reaches},
 };
@@ -154,14 +154,12 @@ fn an_address_that_is_given_back_is_not_given_out_at_once() {
 #[test]
 fn children_come_and_go_at_once_and_no_address_is_given_twice() {
     const LASTING: usize = 5;
-    // One that is slow gets to the end of as many in a minute, too.
-    let (workers, seconds) = if slowness() == 1 { (100, 60) } else { (8, 30) };
-
+    let workers = CHURN_WORKERS.get() as usize;
     let lan = Lan::new(1);
     let mut daemon = Daemon::start(&lan.hosts[0].ns);
     daemon.network_with("lan", "--subnet 10.7.0.0/16 --quarantine 0");
     let spaces: Vec<Netns> = (0..workers).map(|_| lan.namespace()).collect();
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let until = Instant::now() + Duration::from_secs(CHURN_SECONDS.get().into());
     std::thread::scope(|scope| {
         for (worker, ns) in spaces.iter().enumerate() {
             let daemon = &daemon;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
-    failpoints::{self, Failpoints},
+    failpoints::Failpoints,
     footprint::footprint,
     kernel,
     netns::Netns,
@@ -371,14 +371,8 @@ fn killed_anywhere_a_sub_interface_is_made_or_gone_and_never_stale() {
     let lan = Lan::new(1);
     let host = &lan.hosts[0].ns;
     let points = Failpoints::new();
-    let mut daemon = Daemon::start_as(
-        host,
-        Setup {
-            program: Some(failpoints::binary()),
-            environment: Some(points.variable()),
-            ..Setup::default()
-        },
-    );
+    let mut daemon =
+        Daemon::start_as(host, Setup { environment: Some(points.variable()), ..Setup::default() });
     let create = ["network", "create", "n", "--parent", SUB];
     let remove = ["network", "rm", "n"];
     let before = footprint(&daemon, host, &[]);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{
     daemon::{Daemon, Setup},
     eventually,
-    failpoints::{self, Failpoints},
+    failpoints::Failpoints,
     kernel,
     mount::Mount,
     process,
@@ -171,11 +171,7 @@ fn another_way_of_attaching_replaces_the_first() {
 fn a_kernel_that_does_not_take_xdp_is_served_by_tc() {
     let points = Failpoints::new();
     points.refuse(&["maclane_xdp"]);
-    let site = begin(Setup {
-        program: Some(failpoints::binary()),
-        environment: Some(points.variable()),
-        ..Setup::default()
-    });
+    let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
     site.assert_works();
     assert_eq!(site.daemon.problems(), "[]", "nobody asked for XDP");
     for mode in ["native", "generic"] {
@@ -196,11 +192,7 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
     for program in ["maclane_guard", "maclane_macvlan"] {
         let points = Failpoints::new();
         points.refuse(&[program]);
-        let site = begin(Setup {
-            program: Some(failpoints::binary()),
-            environment: Some(points.variable()),
-            ..Setup::default()
-        });
+        let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
         site.assert_works();
         assert_eq!(site.daemon.inspect("m")["identity"], "mac");
         for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
@@ -216,11 +208,7 @@ fn a_kernel_that_does_not_take_a_program_of_tc_says_which() {
     points.refuse(&["maclane_egress"]);
     let daemon = Daemon::start_as(
         &lan.hosts[0].ns,
-        Setup {
-            program: Some(failpoints::binary()),
-            environment: Some(points.variable()),
-            ..Setup::default()
-        },
+        Setup { environment: Some(points.variable()), ..Setup::default() },
     );
     let (code, message) = daemon.fail(&["parent", "add", PARENT]);
     assert_eq!(code, 1);

@@ -1,20 +1,24 @@
 //! `cargo xtask fuzz`: the fuzz targets, each for a while, from the seeds of the repository.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use dataplane_ebpf::toolchain::tools_dir;
+use serde_json::Value;
 
-use crate::{command, setup, workspace};
+use crate::{
+    command, setup,
+    test::nextest,
+    workspace::{self, Profile},
+};
 
-/// Seconds of each target where every test runs.
+/// Seconds of each target in `cargo xtask test`.
 pub(crate) const SHORT: u32 = 20;
 
-const VERSION: &str = "0.13.2";
+/// Seconds of each target in `cargo xtask soak`.
+pub(crate) const LONG: u32 = 300;
+
+/// Programs of fuzz targets, by name.
+pub(crate) type Targets = BTreeMap<String, PathBuf>;
 
 /// The targets, which are files of `tests/fuzz/targets`.
 pub(crate) fn targets() -> Result<Vec<String>> {
@@ -27,72 +31,71 @@ pub(crate) fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs targets, all of them if none is named, each for some seconds.
-pub(crate) fn run(wanted: &[String], seconds: u32) -> Result<()> {
+/// Builds and runs targets, all of them if none is named, each for some seconds.
+pub(crate) fn fuzz(wanted: &[String], seconds: u32) -> Result<()> {
     let known = targets()?;
     for name in wanted {
         ensure!(known.contains(name), "no fuzz target \"{name}\"; there are {}", known.join(", "));
     }
+    setup::ensure()?;
+    // A quick run tries the seeds and little more, for which optimizing is not worth the minutes.
+    let profile = if seconds <= SHORT { Profile::Dev } else { Profile::Soak };
+    let built = build(profile)?;
+    run(if wanted.is_empty() { &known } else { wanted }, &built, seconds)
+}
+
+/// Builds every target, with `control` and `dataplane-common` instrumented for coverage
+/// (`tests/fuzz/instrument`), and returns the programs by name.
+pub(crate) fn build(profile: Profile) -> Result<Targets> {
     setup::ensure_fuzz()?;
-    let cargo_fuzz = cargo_fuzz()?;
-    let quick = seconds <= SHORT;
-    for target in if wanted.is_empty() { &known } else { wanted } {
+    let mut cargo = workspace::cargo("test");
+    cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    // The packages and features of the tests, so that nothing else is compiled again.
+    cargo.args(nextest::selection()).args(profile.options());
+    let names = targets()?;
+    for name in &names {
+        cargo.args(["--bin", name]);
+    }
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", dir().join("instrument"));
+    let messages = command::streamed_output(&mut cargo)?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let programs = messages.filter_map(|message| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, message["executable"].as_str()?.into()))
+    });
+    let programs: Targets = programs.collect();
+    let missing = names.iter().find(|name| !programs.contains_key(*name));
+    ensure!(missing.is_none(), "cargo names no program for the fuzz target {missing:?}");
+    Ok(programs)
+}
+
+/// Runs targets, each for some seconds.
+pub(crate) fn run(targets: &[String], built: &Targets, seconds: u32) -> Result<()> {
+    for target in targets {
+        let program = built.get(target).with_context(|| format!("{target} was not built"))?;
         let corpus = workspace::target_dir().join("fuzz-corpus").join(target);
         fs::create_dir_all(&corpus)?;
-        command::run(&mut fuzz(&cargo_fuzz, "build", target, quick))?;
-        let mut run = fuzz(&cargo_fuzz, "run", target, quick);
+        let artifacts = workspace::target_dir().join("fuzz-artifacts").join(target);
+        fs::create_dir_all(&artifacts)?;
+        let mut run = Command::new(program);
         run.arg(&corpus).arg(dir().join("seeds").join(target));
-        run.args(["--", &format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
-        // What is long is slow, and finds nothing that a shorter one does not.
-        run.args(["-max_len=16384", "-verbosity=0"]);
-        run.arg(if quick { "-timeout=180" } else { "-timeout=30" });
+        run.args([&format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
+        run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        // What is long is slow, and finds nothing that a shorter input does not.
+        run.args(["-max_len=16384", "-verbosity=0", "-timeout=180"]);
         // The store's library makes room for whatever page a damaged one points to before it finds
         // that the file ends earlier: 4 GiB at the most.
         run.arg("-rss_limit_mb=6144");
         command::run(&mut run).with_context(|| {
             format!(
-                "the fuzz target {target} has found something: keep the file that it names as \
-                 tests/fuzz/seeds/{target}/NAME, and mend what it shows"
+                "the fuzz target {target} has found an input that fails: keep the file that it \
+                 names as tests/fuzz/seeds/{target}/NAME, and mend what it shows"
             )
         })?;
     }
     Ok(())
 }
 
-/// `cargo fuzz SUBCOMMAND TARGET`.
-///
-/// A quick run tries the seeds and little more: it is built without optimization, which takes the compiler
-/// minutes; see the profile in `tests/fuzz/Cargo.toml`.
-fn fuzz(program: &Path, subcommand: &str, target: &str, quick: bool) -> Command {
-    let mut fuzz = Command::new(program);
-    fuzz.args(["fuzz", subcommand]).args(quick.then_some("--dev"));
-    fuzz.args(["--sanitizer", "none", "--fuzz-dir"]);
-    fuzz.arg(dir()).arg(target);
-    // Coverage is asked for with flags that only nightly takes otherwise.
-    fuzz.env("RUSTC_BOOTSTRAP", "1");
-    fuzz.env("CARGO_TARGET_DIR", workspace::target_dir().join("fuzz"));
-    fuzz.current_dir(workspace::root());
-    fuzz
-}
-
 fn dir() -> PathBuf {
     workspace::root().join("tests/fuzz")
-}
-
-/// `cargo-fuzz`, installed if it is not there.
-fn cargo_fuzz() -> Result<PathBuf> {
-    if let Some(found) = command::find("cargo-fuzz") {
-        return Ok(found);
-    }
-    let tools = tools_dir().context("cannot tell where to install cargo-fuzz; set HOME")?;
-    let program = tools.join("bin/cargo-fuzz");
-    if !program.exists() {
-        eprintln!("building cargo-fuzz {VERSION}; this takes a minute");
-        command::run(
-            workspace::cargo("install")
-                .args(["cargo-fuzz", "--version", VERSION, "--locked", "--root"])
-                .arg(&tools),
-        )?;
-    }
-    Ok(program)
 }

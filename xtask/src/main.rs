@@ -6,6 +6,7 @@ mod fuzz;
 mod lint;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -38,17 +39,26 @@ enum Task {
         /// On this kernel only: `running`, or Debian's `6.1` or `6.12` in a virtual machine
         #[arg(long = "kernel", value_name = "KERNEL", default_values_t = vm::Kernel::ALL)]
         kernels: Vec<vm::Kernel>,
+        /// Lint, unit tests and one integration test of each mechanism, on the running kernel
+        #[arg(long, conflicts_with_all = ["kernels", "arguments"])]
+        quick: bool,
         /// Arguments of the test programs, such as a filter
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Feed what reads frames, requests and the store with input that nobody thought of
+    /// Feed the readers of frames, requests and the store with generated input
     Fuzz {
         /// Only these targets
         targets: Vec<String>,
         /// Seconds of each target
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+    },
+    /// Run the long loops at their full length, and write docs/soak.md (as root)
+    Soak {
+        /// Seconds of each fuzz target
+        #[arg(long, default_value_t = fuzz::LONG)]
+        fuzz_seconds: u32,
     },
     /// Set up, build, then measure maclane beside the kernel's macvlan and bridge (as root)
     #[command(disable_help_flag = true)]
@@ -87,8 +97,10 @@ fn perform(task: Task) -> Result<ExitCode> {
             let binary = workspace::build()?;
             eprintln!("built {}", binary.display());
         }
-        Task::Test { kernels, arguments } => test::run(&kernels, &arguments)?,
-        Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,
+        Task::Test { quick: true, .. } => test::run_quick()?,
+        Task::Test { kernels, arguments, .. } => test::run(&kernels, &arguments)?,
+        Task::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds)?,
+        Task::Soak { fuzz_seconds } => soak::run(fuzz_seconds)?,
         Task::Bench { arguments } => return bench::run(&arguments),
         Task::Lint => lint::run()?,
         Task::Run { arguments } if arguments.is_empty() => return run::proof(),

@@ -1,12 +1,12 @@
 //! Where things are in the workspace, and how its binary is built.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{command, setup};
 
@@ -39,18 +39,35 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target_dir().join("release/maclane"))
 }
 
-/// Builds the binary in which a test can let the daemon die between any two steps, and says where
-/// it is: in a folder of its own, so that it cannot be taken for another.
-pub(crate) fn build_with_failpoints() -> Result<PathBuf> {
-    let options = ["--locked", "--package", "control", "--features", "failpoints"];
-    command::run(cargo("build").args(options))?;
-    let (built, kept) = (target_dir().join("debug/maclane"), target_dir().join("failpoints"));
-    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
-    let kept = kept.join("maclane");
-    // By another name first: a daemon that a test has left may still run what is there.
-    let fresh = kept.with_extension("new");
-    fs::copy(&built, &fresh)
-        .and_then(|_| fs::rename(&fresh, &kept))
-        .with_context(|| format!("cannot copy {} to {}", built.display(), kept.display()))?;
-    Ok(kept)
+/// How cargo compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests: quickly compiled.
+    Dev,
+    /// Optimized as the product is, into a folder of its own: a binary with failpoints must not be
+    /// taken for the product.
+    Soak,
+}
+
+impl Profile {
+    /// The options of cargo.
+    pub(crate) fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Soak => &["--profile", "soak"],
+        }
+    }
+
+    /// The folder into which cargo builds.
+    pub(crate) fn folder(self) -> PathBuf {
+        target_dir().join(match self {
+            Self::Dev => "debug",
+            Self::Soak => "soak",
+        })
+    }
+}
+
+/// Where nextest writes its JUnit report of a profile.
+pub(crate) fn nextest_report(profile: &str) -> PathBuf {
+    root().join("target/nextest").join(profile).join("junit.xml")
 }

@@ -8,7 +8,7 @@ pub(crate) mod server;
 mod trace;
 
 pub(crate) use self::http::{Body, detach};
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(crate) use self::http::{Spec as SpecOfBody, harden};
 pub(crate) use self::metrics::MetricsServer;
 

@@ -10,6 +10,8 @@ use std::{
 use redb::StorageBackend;
 use serde_json::json;
 
+use ::tests::length::{STORE_CUTS, STORE_DAMAGE_STEP, STORE_TEAR_STEP};
+
 use super::*;
 
 /// What a disk is told.
@@ -132,8 +134,10 @@ fn images(base: &[u8], steps: &[Step]) -> Vec<Vec<u8>> {
         perform_all(&mut image, pending);
         images.push(image.clone());
         if let Some(Step::Write(at, data)) = steps.get(cut) {
-            // Torn in its middle, and at a sector.
-            for part in [data.len() / 2, data.len().min(512)] {
+            // Torn in its middle, at a sector, and at bytes that it changes.
+            let changed = (1..data.len()).filter(|part| image[at + part - 1] != data[part - 1]);
+            let changed = changed.step_by(STORE_TEAR_STEP.get() as usize);
+            for part in [data.len() / 2, data.len().min(512)].into_iter().chain(changed) {
                 let mut image = image.clone();
                 perform(&mut image, &Step::Write(*at, data[..part].to_vec()));
                 images.push(image);
@@ -216,7 +220,7 @@ async fn no_damaged_byte_changes_a_record_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let whole = filled(dir.path()).await;
     let used = whole.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at);
-    for (number, at) in used.step_by(41).enumerate() {
+    for (number, at) in used.step_by(STORE_DAMAGE_STEP.get() as usize).enumerate() {
         let mut bytes = whole.clone();
         bytes[at] ^= [0x01, 0x80, 0xff][number % 3];
         if let Ok(found) = opened(dir.path(), &bytes).await {
@@ -229,7 +233,7 @@ async fn no_damaged_byte_changes_a_record_unnoticed() {
 async fn no_lost_end_changes_a_record_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let whole = filled(dir.path()).await;
-    for length in (0..whole.len()).step_by(whole.len() / 97) {
+    for length in (0..whole.len()).step_by(whole.len() / STORE_CUTS.get() as usize) {
         if let Ok(found) = opened(dir.path(), &whole[..length]).await {
             assert_eq!(found, records(), "{length} bytes");
         }

@@ -64,14 +64,14 @@ fn topology(input: &Input) -> Topology {
         let last = u8::try_from(port - PORT_FIRST_CHILD).expect("a few");
         let own = port_flag::ISOLATED | port_flag::INTERNAL;
         let of_macvlan = port_flag::BRIDGE | port_flag::GUARDED;
-        let list = |list: &[u16]| list.iter().take(8).map(|v| vlan(*v)).collect::<BTreeSet<_>>();
+        let some = |list: &[u16]| list.iter().take(8).map(|v| vlan(*v)).collect::<BTreeSet<_>>();
         Child {
             port,
             mac: [2, 0, 0, 0, 1, last],
             kind: if *veth { Kind::Veth } else { Kind::Macvlan },
             membership: match membership {
                 In::Access(v) => Membership::Access(vlan(*v)),
-                In::Trunk(vlans) => Membership::Trunk(list(vlans)),
+                In::Trunk(vlans) => Membership::Trunk(some(vlans)),
                 In::All => Membership::All,
             },
             host_end: if *veth { 100 + u32::from(port) } else { 0 },
@@ -118,9 +118,17 @@ fn check(topology: &Topology, tables: &TableSet, frame: &Frame, from: u16) {
         Verdict::Deliver(to) => {
             let internal = |port| child(port).is_some_and(|c| c.flags & port_flag::INTERNAL != 0);
             let by_wire = from == PORT_WIRE && internal(to.port);
-            assert!(!by_wire && (to.port != PORT_WIRE || !internal(from)), "internal, and on the wire");
+            assert!(
+                !by_wire && (to.port != PORT_WIRE || !internal(from)),
+                "internal, and on the wire"
+            );
             assert_ne!(to.port, from, "back to its sender");
-            assert!(from == PORT_WIRE || to.port != PORT_WIRE || child(from).is_some() || from == PORT_HOST);
+            assert!(
+                from == PORT_WIRE
+                    || to.port != PORT_WIRE
+                    || child(from).is_some()
+                    || from == PORT_HOST
+            );
             reached.push((to.port, to.tag));
         }
         Verdict::Flood(plan) => {

@@ -8,7 +8,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::command;
+use crate::{command, workspace};
 use apt::Apt;
 
 /// A program that building or testing starts, and the Debian package that holds it.
@@ -92,6 +92,9 @@ const VM_TOOLS: &[Tool] = &[
     Tool { program: "xz", package: "xz-utils" },
 ];
 
+/// The newest version that the workspace's `rust-version` compiles.
+const NEXTEST_VERSION: &str = "0.9.128";
+
 /// What compiles libFuzzer.
 const FUZZ_TOOLS: &[Tool] = &[Tool { program: "c++", package: "g++" }];
 
@@ -102,6 +105,30 @@ pub(crate) fn ensure() -> Result<()> {
     let toolchain = toolchain::ensure(apt.as_mut())?;
     toolchain::ensure_linker(&toolchain, apt.as_mut())?;
     bpffs::ensure()
+}
+
+/// Installs what is missing to build and run tests and fuzz targets on the running kernel.
+pub(crate) fn ensure_tests() -> Result<()> {
+    ensure()?;
+    ensure_nextest()?;
+    ensure_docker()?;
+    ensure_real()?;
+    ensure_fuzz()
+}
+
+/// Builds cargo-nextest where there is none.
+fn ensure_nextest() -> Result<()> {
+    if command::find("cargo-nextest").is_some() {
+        return Ok(());
+    }
+    eprintln!("building cargo-nextest {NEXTEST_VERSION}; this takes some minutes");
+    // Into cargo's own folder of programs, where cargo finds it as a subcommand.
+    command::run(workspace::cargo("install").args([
+        "cargo-nextest",
+        "--version",
+        NEXTEST_VERSION,
+        "--locked",
+    ]))
 }
 
 /// Installs what is missing to boot other kernels.
@@ -119,7 +146,7 @@ pub(crate) fn ensure_docker() -> Result<()> {
 }
 
 /// Installs the servers and clients of the tests where they are missing, without their services.
-pub(crate) fn ensure_real() -> Result<()> {
+fn ensure_real() -> Result<()> {
     without_services(&REAL)
 }
 
@@ -176,7 +203,6 @@ impl Drop for Policy {
 
 /// Installs what is missing to build the fuzz targets.
 pub(crate) fn ensure_fuzz() -> Result<()> {
-    ensure()?;
     tools(FUZZ_TOOLS, Apt::detect().as_mut())
 }
 

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Process 1 of the virtual machine: runs the tests, says how they ended, and switches it off.
-export PATH=/bin:/usr/bin
-export MACLANE_BIN=/usr/bin/maclane MACLANE_FAILPOINTS_BIN=/usr/bin/maclane-failpoints
-export MACLANE_OBJECTS=/objects MACLANE_PATIENCE=6
+# Process 1 of the virtual machine: runs the tests, hands out their report, and switches it off.
+export PATH=/bin:/usr/bin HOME=/root
+export MACLANE_BIN=/usr/bin/maclane MACLANE_OBJECTS=/objects MACLANE_PATIENCE=6
+# The second port is a terminal, but no person sits at it.
+export CARGO_TERM_COLOR=never NEXTEST_NO_INPUT_HANDLER=1 NEXTEST_SHOW_PROGRESS=none
 
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -12,25 +13,21 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 
-# The first port is the kernel's console, the second one the report.
+# The first port is the kernel's console, the second one what people read.
 exec >/dev/ttyS1 2>&1
 
 while read -r module; do
-    insmod "/modules/$module.ko" || echo "cannot load $module"
-done </modules/list
+    insmod "/modules/$(uname -r)/$module.ko" || echo "cannot load $module"
+done <"/modules/$(uname -r)/list"
 ip link set lo up
 
-# Runs a test program with its arguments.
-run() {
-    echo
-    echo "     Running $1"
-    (cd /tests && "./$@") || failed=$((failed + 1))
-}
-
-failed=0
-. /tests.sh
-echo
-echo "maclane: $failed test programs failed"
+# The kernel's command line says which tests: `maclane.tests=NAME`.
+read -r words </proc/cmdline
+tests=${words##*maclane.tests=}
+. "/tests/$tests"
+# The third port is the report for programs: what nextest says of each test.
+cat /tests/junit.xml >/dev/ttyS2
+echo "maclane: nextest ended with $status"
 # The report goes through a serial line of its own pace.
 sleep 1
 poweroff -f

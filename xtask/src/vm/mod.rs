@@ -2,18 +2,27 @@
 //!
 //! The machine is emulated (TCG), because a virtual machine like those that CI runs on has no
 //! hardware acceleration to give. What is measured there means nothing; what happens there does.
-//! Everything that the tests need is in the archive from which the kernel boots.
+//! Everything that the tests need is in one archive, from which each of the kernels boots.
 
 mod archive;
 mod image;
 mod kernel;
 mod qemu;
 
-use std::{ffi::OsString, fmt, panic::resume_unwind, str::FromStr, thread};
+use std::{ffi::OsString, fmt, fs, str::FromStr, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::{setup, test::Programs};
+use crate::{
+    setup,
+    test::{
+        Programs,
+        report::{Outcome, Report},
+    },
+};
+
+/// The archive that the machines boot, in their folder.
+const INITRD: &str = "initrd";
 
 /// A kernel that the integration tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,49 +64,52 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// Runs test programs on Debian's newest kernels of these versions, with `arguments` for each of
-/// them: all at once, because a machine has one thread to emulate its processors.
-pub(crate) fn run(
-    versions: &[(u32, u32)],
-    programs: &Programs,
-    threads: usize,
-    arguments: &[OsString],
-) -> Result<()> {
-    setup::ensure_vm()?;
-    let kernels = versions.iter().map(|version| kernel::find(*version));
-    let kernels = kernels.collect::<Result<Vec<_>>>()?;
-    let failed: Vec<String> = thread::scope(|scope| {
-        let boot = |kernel| scope.spawn(move || boot(kernel, programs, threads, arguments));
-        let machines: Vec<_> = kernels.iter().map(boot).collect();
-        let ends = kernels.iter().zip(machines).filter_map(|(kernel, machine)| {
-            let end = machine.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let why = match end {
-                Ok(true) => return None,
-                Ok(false) => "see above".to_owned(),
-                Err(e) => format!("{e:#}"),
-            };
-            Some(format!("tests fail on Linux {}: {why}", kernel.release))
-        });
-        ends.collect()
-    });
-    ensure!(
-        failed.is_empty(),
-        "{}; `cargo xtask test --kernel VERSION -- FILTER` repeats one",
-        failed.join("\n")
-    );
-    Ok(())
+/// How long the tests of one kernel may take on an idle machine with two CPUs, beside those on the
+/// running kernel.
+const BUDGET: Duration = Duration::from_secs(20 * 60);
+
+/// Machines that are ready to boot.
+pub(crate) struct Machines {
+    kernels: Vec<kernel::Kernel>,
+    work: tempfile::TempDir,
 }
 
-/// Boots a kernel with the tests, and says whether all of them have succeeded.
-fn boot(
-    kernel: &kernel::Kernel,
-    programs: &Programs,
-    threads: usize,
-    arguments: &[OsString],
-) -> Result<bool> {
-    eprintln!("booting Linux {} in QEMU", kernel.release);
-    let work = tempfile::tempdir()?;
-    let initrd = work.path().join("initrd");
-    image::build(&initrd, kernel, programs, threads, arguments)?;
-    qemu::boot(&kernel.image, &initrd, work.path(), &kernel.version)
+impl Machines {
+    /// Fetches Debian's newest kernels of these versions, and packs what all of them boot into.
+    /// `arguments` name tests; those of [`selection`](crate::test::selection) if omitted.
+    pub(crate) fn prepare(
+        versions: &[(u32, u32)],
+        programs: &Programs,
+        arguments: &[OsString],
+    ) -> Result<Self> {
+        setup::ensure_vm()?;
+        let kernels = versions.iter().map(|version| kernel::find(*version));
+        let kernels = kernels.collect::<Result<Vec<_>>>()?;
+        let work = tempfile::tempdir()?;
+        image::build(&work.path().join(INITRD), &kernels, programs, arguments)?;
+        Ok(Self { kernels, work })
+    }
+
+    /// Boots all of them at once, each on a thread of its own, and returns when the last one has
+    /// been switched off.
+    pub(crate) fn boot(&self, report: &Report) {
+        thread::scope(|scope| {
+            for kernel in &self.kernels {
+                scope.spawn(move || {
+                    report.stage(&format!("Linux {}", kernel.version), BUDGET, || {
+                        self.boot_one(kernel)
+                    })
+                });
+            }
+        });
+    }
+
+    fn boot_one(&self, kernel: &kernel::Kernel) -> Outcome {
+        eprintln!("booting Linux {} in QEMU", kernel.release);
+        let dir = self.work.path().join(&kernel.version);
+        match fs::create_dir(&dir) {
+            Ok(()) => qemu::boot(kernel, &self.work.path().join(INITRD), &dir),
+            Err(e) => Outcome::from(Err(e.into())),
+        }
+    }
 }
