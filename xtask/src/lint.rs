@@ -3,20 +3,17 @@
 use anyhow::Result;
 use dataplane_ebpf::toolchain::{self, Options};
 
-use crate::{command, setup, workspace};
+use crate::{command, setup, test::nextest, workspace};
 
 /// Checks what runs on this machine, then the programs on the BPF target.
 pub(crate) fn run() -> Result<()> {
     setup::ensure()?;
+    // libFuzzer is built with the fuzz targets.
+    setup::ensure_fuzz()?;
     command::run(workspace::cargo("fmt").args(["--all", "--check"]))?;
-    command::run(workspace::cargo("clippy").args([
-        "--locked",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ]))?;
+    let mut clippy = workspace::cargo("clippy");
+    clippy.args(nextest::selection()).args(["--all-targets", "--", "--deny", "warnings"]);
+    command::run(&mut clippy)?;
 
     // Debian's toolchain has no clippy; see `toolchain::check`.
     eprintln!("+ check of dataplane-ebpf for {}", toolchain::TARGET);

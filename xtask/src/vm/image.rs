@@ -50,7 +50,11 @@ const APPLETS: &[&str] =
 /// Files of this machine that programs look into.
 const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/protocols", "/etc/nsswitch.conf"];
 
-/// Where nextest's descriptions of workspace and programs lie in the machine.
+/// The workspace in the machine, wherever it is on this one, and cargo's folder in it.
+const ROOT: &str = "/maclane";
+const TARGET: &str = "/maclane/target";
+
+/// nextest's descriptions of workspace and programs in the machine.
 const WORKSPACE: &str = "/tests/workspace.json";
 const PROGRAMS: &str = "/tests/programs.json";
 
@@ -102,18 +106,16 @@ fn script(version: &str, arguments: &[OsString]) -> String {
         selection::programs_in_machine(version)
     };
     let mut run = format!(
-        "cd {root}\ncargo-nextest nextest run --profile {PROFILE} --no-tests pass \
-         --cargo-metadata {WORKSPACE} --binaries-metadata {PROGRAMS} -E {filter} --",
-        root = quoted(&workspace::root().display().to_string()),
+        "cd {ROOT}\ncargo-nextest nextest run --profile {PROFILE} --no-tests pass \
+         --cargo-metadata {WORKSPACE} --workspace-remap {ROOT} \
+         --binaries-metadata {PROGRAMS} --target-dir-remap {TARGET} -E {filter} --",
         filter = quoted(&filter),
     );
     for argument in arguments {
         run.push(' ');
         run.push_str(&quoted(&argument.to_string_lossy()));
     }
-    let report = workspace::nextest_report(PROFILE);
-    run.push_str("\nstatus=$?\n");
-    run + "mv " + &quoted(&report.display().to_string()) + " /tests/junit.xml\n"
+    format!("{run}\nstatus=$?\nmv {TARGET}/nextest/{PROFILE}/junit.xml /tests/junit.xml\n")
 }
 
 /// Adds the test programs that a machine runs, where this machine has them, and what nextest has to
@@ -128,18 +130,19 @@ fn add_tests(image: &mut Archive, programs: &Programs) -> Result<()> {
         id.starts_with("tests::") && wanted.contains(name)
     });
     ensure!(binaries.len() == wanted.len(), "nextest does not list every one of {wanted:?}");
+    let target = workspace::target_dir();
     for binary in binaries.values() {
-        let path = binary["binary-path"].as_str().context("a test program without a path")?;
-        add_program(image, Path::new(path), Path::new(path))?;
+        let path = Path::new(binary["binary-path"].as_str().context("a program without a path")?);
+        let place = path.strip_prefix(&target).context("a program outside of cargo's folder")?;
+        add_program(image, &Path::new(TARGET).join(place), path)?;
     }
     image.bytes(Path::new(PROGRAMS), 0o644, &serde_json::to_vec(&list)?)?;
     image.copy(Path::new(WORKSPACE), &programs.built.workspace)?;
     // nextest runs each test in the folder of its package, and reads its configuration.
     for file in ["tests/Cargo.toml", "Cargo.toml", ".config/nextest.toml"] {
-        let path = workspace::root().join(file);
-        image.copy(&path, &path)?;
+        image.copy(&Path::new(ROOT).join(file), &workspace::root().join(file))?;
     }
-    image.dir(&workspace::target_dir())
+    Ok(())
 }
 
 /// Adds a program, without its debug information, and the libraries that it is linked to.
