@@ -24,11 +24,15 @@ pub const CHURN_WORKERS: Length = Length { short: 20, full: 100 };
 /// See [`CHURN_WORKERS`].
 pub const CHURN_SECONDS: Length = Length { short: 10, full: 60 };
 
+/// Children of one parent that a flood reaches, and that answer the host. In `test` still more than one
+/// turn of a flood serves.
+pub const CHILDREN: Length = Length { short: 300, full: 1020 };
+
 /// Of the bytes of a store that are in use, every how many-th is damaged.
 pub const STORE_DAMAGE_STEP: Length = Length { short: 41, full: 1 };
 
-/// At how many places a store is cut off.
-pub const STORE_CUTS: Length = Length { short: 97, full: 5000 };
+/// At how many places a store is cut off, if it has as many bytes.
+pub const STORE_CUTS: Length = Length { short: 97, full: u32::MAX };
 
 /// Of the bytes that a write to a store changes, at every how many-th the write is torn.
 pub const STORE_TEAR_STEP: Length = Length { short: 500, full: 1 };

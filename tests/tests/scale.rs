@@ -9,9 +9,9 @@ use std::{
 use tests::{
     daemon::Daemon,
     frames::{Frame, token},
+    length::CHILDREN,
     mac::Mac,
     netns::Netns,
-    patience,
     tap::Tap,
     topology::{Lan, PARENT},
     traffic::ping,
@@ -20,12 +20,6 @@ use tests::{
 /// Children in how many namespaces: a namespace of its own for each of a thousand would test the
 /// kernel's namespaces, and each can hold many links.
 const NAMESPACES: usize = 10;
-
-/// So many, or fewer on a machine on which they would take too long.
-fn as_many(number: usize, fewer: usize) -> usize {
-    let second = Duration::from_secs(1);
-    if patience(second) > second { fewer } else { number }
-}
 
 fn address(number: usize) -> Ipv4Addr {
     let number = u16::try_from(number).expect("a small number").to_be_bytes();
@@ -45,8 +39,9 @@ fn answer_from_their_own_links(ns: &Netns, children: impl Iterator<Item = usize>
     ns.run(&["ip", "-batch", batch.path().to_str().expect("a path in UTF-8")]);
 }
 
+/// A thousand children in a soak come up, answer, and do not become slower to add.
 #[test]
-fn a_thousand_macvlan_children_come_up_and_answer() {
+fn many_macvlan_children_come_up_and_answer() {
     let lan = Lan::new(1);
     let host = &lan.hosts[0];
     host.ns.address(PARENT, "10.77.255.1/16");
@@ -58,7 +53,7 @@ fn a_thousand_macvlan_children_come_up_and_answer() {
         ns.sysctl("net/ipv4/conf/all/arp_ignore", "1");
         ns.sysctl("net/ipv4/conf/all/arp_announce", "2");
     }
-    let children = as_many(1000, 100);
+    let children = CHILDREN.get() as usize;
     let mut halves = [Duration::ZERO; 2];
     for number in 0..children {
         let ns = &namespaces[number % NAMESPACES];
@@ -83,16 +78,16 @@ fn a_thousand_macvlan_children_come_up_and_answer() {
     assert!(halves[1] < halves[0] * 3, "children become slower to add: {halves:?}");
 }
 
+/// A broadcast reaches each of a thousand children of its VLAN once in a soak, over several turns.
 #[test]
-fn a_flood_reaches_a_thousand_children_of_a_vlan_once_each() {
+fn a_flood_reaches_many_children_of_a_vlan_once_each() {
     let lan = Lan::new(1);
     let daemon = Daemon::start(&lan.hosts[0].ns);
     daemon.network("v10", 10, "macvlan");
     daemon.network("w10", 10, "veth");
     daemon.network("v20", 20, "macvlan");
     let ns = lan.namespace();
-    // More than one turn of a flood serves.
-    let total = as_many(1020, 140);
+    let total = CHILDREN.get() as usize;
     for number in 0..total {
         let network = if number % 50 == 0 { "w10" } else { "v10" };
         let (name, ifname) = (format!("c{number}"), format!("e{number}"));

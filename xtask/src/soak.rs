@@ -36,6 +36,10 @@ const LOOPS: &[Loop] = &[
         filter: "package(tests) & test(children_come_and_go_at_once)",
     },
     Loop {
+        what: "1,020 children of one parent: each answers, and hears a broadcast once",
+        filter: "package(tests) & binary(scale)",
+    },
+    Loop {
         what: "power cut at every byte of a change of the store, damage to every byte in use",
         filter: "package(control) & test(/^store::power::/)",
     },
