@@ -66,7 +66,7 @@ impl fmt::Display for Kernel {
 
 /// How long the tests of one kernel may take on an idle machine with two CPUs, beside those on the
 /// running kernel.
-const BUDGET: Duration = Duration::from_secs(20 * 60);
+const BUDGET: Duration = Duration::from_secs(30 * 60);
 
 /// Machines that are ready to boot.
 pub(crate) struct Machines {
