@@ -26,17 +26,11 @@ thread_local! {
 /// Shows a command, runs it with its output streamed, and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
-    let status = status(command)?;
-    ensure!(status.success(), "`{line}` ended with {status}; see its output above");
-    Ok(())
-}
-
-/// Shows a command, runs it with its output streamed, and returns how it ended.
-pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    let line = line(command);
     eprintln!("+ {line}");
     let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
-    reap(&mut child).with_context(|| format!("cannot wait for `{line}`"))
+    let status = reap(&mut child).with_context(|| format!("cannot wait for `{line}`"))?;
+    ensure!(status.success(), "`{line}` ended with {status}; see its output above");
+    Ok(())
 }
 
 /// Runs a command to its end and returns its stdout; fails if it does.

@@ -38,6 +38,7 @@ pub(crate) fn fuzz(wanted: &[String], seconds: u32) -> Result<()> {
         ensure!(known.contains(name), "no fuzz target \"{name}\"; there are {}", known.join(", "));
     }
     setup::ensure()?;
+    setup::ensure_fuzz()?;
     // A quick run tries the seeds and little more, for which optimizing is not worth the minutes.
     let profile = if seconds <= SHORT { Profile::Dev } else { Profile::Soak };
     let built = build(profile)?;
@@ -47,7 +48,6 @@ pub(crate) fn fuzz(wanted: &[String], seconds: u32) -> Result<()> {
 /// Builds every target, with `control` and `dataplane-common` instrumented for coverage
 /// (`tests/fuzz/instrument`), and returns the programs by name.
 pub(crate) fn build(profile: Profile) -> Result<Targets> {
-    setup::ensure_fuzz()?;
     let mut cargo = workspace::cargo("test");
     cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     // The packages and features of the tests, so that nothing else is compiled again.
@@ -82,7 +82,8 @@ pub(crate) fn run(targets: &[String], built: &Targets, seconds: u32) -> Result<(
         run.args([&format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
         run.arg(format!("-artifact_prefix={}/", artifacts.display()));
         // What is long is slow, and finds nothing that a shorter input does not.
-        run.args(["-max_len=16384", "-verbosity=0", "-timeout=180"]);
+        run.args(["-max_len=16384", "-verbosity=0"]);
+        run.arg(if seconds <= SHORT { "-timeout=180" } else { "-timeout=30" });
         // The store's library makes room for whatever page a damaged one points to before it finds
         // that the file ends earlier: 4 GiB at the most.
         run.arg("-rss_limit_mb=6144");

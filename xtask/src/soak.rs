@@ -78,10 +78,11 @@ pub(crate) fn run(fuzz_seconds: u32) -> Result<()> {
             let what = format!("fuzz target `{name}`, {fuzz_seconds} s");
             report.stage(&what, BUDGET, || fuzz::run(&[name], &targets, fuzz_seconds));
         }
+        // A build that fails leaves the page of the last soak.
+        let path = workspace::root().join("docs/soak.md");
+        fs::write(&path, document(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let path = workspace::root().join("docs/soak.md");
-    let document = document(&report)?;
-    fs::write(&path, document).with_context(|| format!("cannot write {}", path.display()))?;
     report.finish(&workspace::target_dir().join("soak-report.json"))
 }
 

@@ -109,11 +109,16 @@ pub(crate) fn ensure() -> Result<()> {
 
 /// Installs what is missing to build and run tests and fuzz targets on the running kernel.
 pub(crate) fn ensure_tests() -> Result<()> {
-    ensure()?;
-    ensure_nextest()?;
+    ensure_to_build_tests()?;
     ensure_docker()?;
     ensure_real()?;
     ensure_fuzz()
+}
+
+/// Installs what is missing to build tests, and to run those that need no other programs.
+pub(crate) fn ensure_to_build_tests() -> Result<()> {
+    ensure()?;
+    ensure_nextest()
 }
 
 /// Builds cargo-nextest where there is none.

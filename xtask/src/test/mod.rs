@@ -36,6 +36,7 @@ mod budget {
     pub(super) const FUZZ: Duration = minutes(2);
     pub(super) const WHOLE: Duration = minutes(40);
     pub(super) const LINT: Duration = minutes(1);
+    pub(super) const QUICK_BUILD: Duration = minutes(1);
     pub(super) const QUICK: Duration = minutes(5);
 }
 
@@ -73,7 +74,7 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
     let here = kernels.contains(&Kernel::Running);
     let mut programs = None;
     let mut machines = None;
-    let ready = report.stage("setup", budget::SETUP, || set_up(!others.is_empty()))
+    let ready = report.stage("setup", budget::SETUP, || set_up(here, !others.is_empty()))
         && report.stage("build", budget::BUILD, || {
             build(Profile::Dev).map(|built| programs = Some(built))
         });
@@ -101,10 +102,13 @@ pub(crate) fn run_quick() -> Result<()> {
     ensure_root()?;
     let report = Report::begin(budget::QUICK);
     let mut programs = None;
+    if !report.stage("setup", budget::SETUP, || set_up(true, false)) {
+        return finish(report);
+    }
     report.stage("lint", budget::LINT, lint::run);
-    if report
-        .stage("build", budget::LINT, || build(Profile::Dev).map(|built| programs = Some(built)))
-        && let Some(programs) = programs
+    if report.stage("build", budget::QUICK_BUILD, || {
+        build(Profile::Dev).map(|built| programs = Some(built))
+    }) && let Some(programs) = programs
     {
         report.stage("quick tests", budget::QUICK, || {
             let filter = Some(selection::quick());
@@ -128,9 +132,13 @@ pub(crate) fn ensure_root() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing.
-fn set_up(machines: bool) -> Result<()> {
-    setup::ensure_tests()?;
+/// Installs what is missing for the tests on the running kernel (`here`) and in machines.
+fn set_up(here: bool, machines: bool) -> Result<()> {
+    if here {
+        setup::ensure_tests()?;
+    } else {
+        setup::ensure_to_build_tests()?;
+    }
     if machines { setup::ensure_vm() } else { Ok(()) }
 }
 

@@ -13,12 +13,9 @@ use std::{ffi::OsString, fmt, fs, str::FromStr, thread, time::Duration};
 
 use anyhow::Result;
 
-use crate::{
-    setup,
-    test::{
-        Programs,
-        report::{Outcome, Report},
-    },
+use crate::test::{
+    Programs,
+    report::{Outcome, Report},
 };
 
 /// The archive that the machines boot, in their folder.
@@ -82,7 +79,6 @@ impl Machines {
         programs: &Programs,
         arguments: &[OsString],
     ) -> Result<Self> {
-        setup::ensure_vm()?;
         let kernels = versions.iter().map(|version| kernel::find(*version));
         let kernels = kernels.collect::<Result<Vec<_>>>()?;
         let work = tempfile::tempdir()?;
