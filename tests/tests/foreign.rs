@@ -171,8 +171,11 @@ fn filters_that_somebody_deletes_come_back() {
         &["tc", "filter", "del", "dev", "ml-v", "ingress"][..],
         &["tc", "qdisc", "del", "dev", "ml-v", "clsact"],
     ] {
+        // As long as the daemon cannot put it back.
+        site.daemon.freeze(true);
         site.host().run(words);
         assert_does_not_reach(&site.children[1], v4(101));
+        site.daemon.freeze(false);
         site.works_soon();
     }
     site.daemon.run(&["parent", "rm", PARENT, "--force"]);

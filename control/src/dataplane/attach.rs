@@ -116,6 +116,11 @@ impl Dataplane {
             && self.attached.links.remove(&port_link(port)).is_some()
     }
 
+    /// Has the program of a host end attached again, in the place of the filter that may be there.
+    pub(crate) fn suspect_filter(&mut self, port: u16) {
+        self.attached.links.remove(&port_link(port));
+    }
+
     /// Takes the program off a host end that is gone.
     pub(crate) fn forget_host_end(&mut self, port: u16) -> Result<()> {
         let link = port_link(port);

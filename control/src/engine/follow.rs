@@ -6,6 +6,7 @@ use super::{
     state::{ChildRecord, Live, Problem, State},
 };
 use crate::{
+    dataplane::TcKind,
     error::{ErrorKind, Result},
     model::{Kind, Mode, NetworkSpec},
     netlink::{Change, Link, LinkKind, Netlink},
@@ -93,6 +94,7 @@ impl State {
                     child.suspect |= known;
                 }
             }
+            Change::Filter(ifindex) => self.suspect_filter(*ifindex),
             Change::Link(link) => {
                 self.refresh_adopted(link);
                 let on_a_parent = self.parents.values().any(|parent| {
@@ -118,6 +120,24 @@ impl State {
                         || !has_its_mac(live, link);
                     child.suspect |= is_its_link && changed;
                 }
+            }
+        }
+    }
+
+    /// Has the program of a host end attached again, where it is a filter: one has gone from there.
+    fn suspect_filter(&mut self, ifindex: u32) {
+        if self.tc == TcKind::Tcx {
+            return;
+        }
+        for child in self.children.values_mut() {
+            let record = &child.record.value;
+            if child.live.as_ref().is_none_or(|live| live.host_end != ifindex) {
+                continue;
+            }
+            child.suspect = true;
+            let parent = self.parents.get_mut(&record.parent);
+            if let Some(plane) = parent.and_then(|parent| parent.plane.as_mut()) {
+                plane.suspect_filter(record.port);
             }
         }
     }

@@ -17,10 +17,10 @@ pub(crate) struct Watch {
     _connection: Task,
 }
 
-/// Watches links come, change and go, in this namespace and in those that have an ID in it, and
-/// namespaces go.
+/// Watches links come, change and go, in this namespace and in those that have an ID in it, filters
+/// and qdiscs go, and namespaces go.
 pub(crate) fn watch() -> Result<Watch> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Nsid];
+    let groups = [MulticastGroup::Link, MulticastGroup::Nsid, MulticastGroup::Tc];
     let (mut connection, _, events) = rtnetlink::new_multicast_connection(&groups)?;
     let socket = connection.socket_mut().socket_mut();
     socket.set_listen_all_namespaces(true)?;
@@ -36,6 +36,8 @@ pub(crate) enum Change {
     Link(Box<Link>),
     /// A link has gone.
     Gone(Box<Link>),
+    /// A filter or a qdisc of the link with this index has gone, in whichever namespace.
+    Filter(u32),
     /// A namespace has gone.
     NetnsGone,
     /// The kernel dropped events (ENOBUFS): anything may have changed.
@@ -54,6 +56,10 @@ impl Watch {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     Change::Gone(Box::new(Link::from(&link)))
                 }
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::DelTrafficFilter(tc)
+                    | RouteNetlinkMessage::DelQueueDiscipline(tc),
+                ) => Change::Filter(u32::try_from(tc.header.index).unwrap_or_default()),
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNsId(_)) => Change::NetnsGone,
                 NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Change::Lost,
                 _ => continue,
