@@ -150,3 +150,17 @@ pub(crate) fn refuse(what: &str) -> crate::error::Result<()> {
 pub(crate) fn refuse(_what: &str) -> crate::error::Result<()> {
     Ok(())
 }
+
+/// A limit of another program, scaled for this machine: in an emulated one everything takes
+/// longer, by the factor in `MACLANE_PATIENCE`.
+#[cfg(feature = "failpoints")]
+pub(crate) fn patience(time: std::time::Duration) -> std::time::Duration {
+    let factor = std::env::var("MACLANE_PATIENCE").ok().and_then(|factor| factor.parse().ok());
+    time * factor.unwrap_or(1)
+}
+
+/// A limit of another program, as it is.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) const fn patience(time: std::time::Duration) -> std::time::Duration {
+    time
+}

@@ -253,8 +253,8 @@ impl FdbValue {
     }
 }
 
-/// Value of `maclane_ports`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Value of `maclane_ports`. The default, all zeros, is the entry of a port that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Port {
     /// For the wire and the host the parent, for a veth child its host end; 0 for macvlan, whose

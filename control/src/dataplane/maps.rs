@@ -259,17 +259,8 @@ impl Maps {
                 .doing(|| format!("cannot remove from {}", map::HOST_ENDS))?;
             failpoint!("maps.host_ends_removed");
         }
-        let empty = Port {
-            ifindex: 0,
-            mac: [0; 6],
-            vlan: 0,
-            kind: Kind::None as u8,
-            flags: 0,
-            local: 0,
-            pad: 0,
-        };
         for port in removed(&old.ports, &new.ports) {
-            self.ports.set(u32::from(*port), empty, 0)?;
+            self.ports.set(u32::from(*port), Port::default(), 0)?;
             failpoint!("maps.ports_removed");
         }
         for port in removed(&old.policies, &new.policies) {

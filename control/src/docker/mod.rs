@@ -32,6 +32,7 @@ use crate::{
     },
     engine::Engine,
     error::{Context as _, Error, ErrorKind, Result},
+    failpoint,
 };
 
 /// Where dockerd looks for the socket of the plugin `maclane`.
@@ -164,7 +165,7 @@ where
             tracing::error!("cannot undo what Docker did not wait for: {e}");
         }
     });
-    match timeout(BOUND, receiver).await {
+    match timeout(failpoint::patience(BOUND), receiver).await {
         Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(Error::failed(BUG)),
         Err(_) => Err(Error::failed(format!(
