@@ -130,6 +130,12 @@ impl Netns {
         })
     }
 
+    /// Its cookie (`SO_NETNS_COOKIE`, since Linux 5.14), by which the dataplane knows the namespace of
+    /// a socket.
+    pub(crate) fn cookie(&self) -> Result<u64> {
+        self.inside(cookie)?
+    }
+
     /// What tells it from every other one, dead ones too.
     pub(crate) fn proof(&self) -> Result<NetnsProof> {
         Ok(NetnsProof { cookie: self.inside(cookie)??, boot: boot()? })

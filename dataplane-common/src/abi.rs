@@ -7,7 +7,7 @@
 use crate::frame::Mac;
 
 /// The version of everything in this module.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The port of the wire: whatever is behind the parent.
 pub const PORT_WIRE: u16 = 0;
@@ -69,6 +69,9 @@ pub const LEARNED: u32 = 16_384;
 /// Entries of `maclane_allowed`: addresses and prefixes that children may use beside their own.
 pub const ALLOWED: u32 = 16_384;
 
+/// Entries of `maclane_netns`: one for the namespace of each child, and the host's.
+pub const NETNS: u32 = 2 * CHILDREN;
+
 /// Entries of `maclane_offend`: pairs of a port and a reason.
 pub const OFFENCES: u32 = 8_192;
 
@@ -83,6 +86,8 @@ pub mod map {
     pub const PORTS: &str = "maclane_ports";
     /// Index of a veth child's host end → port.
     pub const HOST_ENDS: &str = "maclane_hostend";
+    /// Cookie of a network namespace → a port in it.
+    pub const NETNS: &str = "maclane_netns";
     /// Port → device, for redirects in XDP.
     pub const TX: &str = "maclane_tx";
     /// VLAN → how to flood it.
@@ -123,8 +128,8 @@ pub mod map {
 
     /// All of them.
     pub const ALL: &[&str] = &[
-        FDB, PORTS, HOST_ENDS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED, POLICY,
-        USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, GUARDS, TRACE, TRACER, SNAP,
+        FDB, PORTS, HOST_ENDS, NETNS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED,
+        POLICY, USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, GUARDS, TRACE, TRACER, SNAP,
     ];
 }
 
@@ -282,6 +287,24 @@ pub struct PortRef {
     pub port: u16,
     /// Zero.
     pub pad: u16,
+}
+
+/// Flags of a network namespace in `maclane_netns`: the options that its sockets may not set.
+pub mod netns_flag {
+    /// Those by which a frame bypasses the guard of a macvlan child.
+    pub const BYPASS: u16 = 1;
+    /// Those by which the sender chooses the place of a checksum that is still to be made.
+    pub const CHECKSUM: u16 = 1 << 1;
+}
+
+/// Value of `maclane_netns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Netns {
+    /// The lowest port in the namespace.
+    pub port: u16,
+    /// [`netns_flag`]s.
+    pub flags: u16,
 }
 
 /// Key of `maclane_groups`.
@@ -463,6 +486,12 @@ pub mod check_flag {
     pub const LEARN6: u16 = 1 << 7;
     /// Any IPv4 address that it is seen with is its own.
     pub const LEARN4: u16 = 1 << 8;
+    /// Frames of its namespace's sockets may bypass its guard.
+    pub const RAW_SOCKET: u16 = 1 << 9;
+    /// Of the host: the parent is closed to sockets of unknown namespaces.
+    pub const CLOSED: u16 = 1 << 10;
+    /// Of the host: a child's owner may have filters behind its guard.
+    pub const FILTERS: u16 = 1 << 11;
 }
 
 /// What of a port is limited in frames per second: the place in [`Policy::limits`].
@@ -501,6 +530,10 @@ pub struct Policy {
     pub ip4: [u8; 4],
     /// Its first IPv6 address, or zero.
     pub ip6: Ip,
+    /// The lowest port in its network namespace; 0 if the namespace is not known.
+    pub netns: u16,
+    /// Zero.
+    pub pad: u16,
 }
 
 /// Value of `maclane_usage`: what a port has used of its limits. The programs write it.
@@ -509,6 +542,9 @@ pub struct Policy {
 pub struct Usage {
     /// By [`Limit`].
     pub windows: [Window; LIMITS],
+    /// By [`Limit::Broadcast`] and [`Limit::Multicast`]: what its guard has seen, of a macvlan child
+    /// in bridge mode.
+    pub early: [Window; 2],
     /// Addresses that it has taken by itself.
     pub addresses: u32,
 }
@@ -616,6 +652,9 @@ pub struct Gate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
+    /// The cookie of the host's network namespace: with it the frames of most sockets need no
+    /// look-up. 0 if it is not known.
+    pub host: u64,
     /// 1: drop frames from the wire for nobody here.
     pub drop_unknown: u8,
     /// 1: XDP may drop. 0 in generic mode, where XDP meets hairpinned frames again and cannot see
@@ -626,8 +665,12 @@ pub struct Settings {
     pub xdp_sees_tags: u8,
     /// 1: XDP runs in generic mode, and TC may meet frames without their MAC header.
     pub xdp_generic: u8,
-    /// 1: somebody traces frames.
+    /// 1: frames are traced.
     pub trace: u8,
+    /// 1: the kernel has `bpf_get_netns_cookie` for TC.
+    pub netns: u8,
+    /// Zero.
+    pub pad: [u8; 2],
 }
 
 /// The kinds of event in `maclane_events`.
@@ -689,6 +732,7 @@ const _: () = {
     assert!(size_of::<FdbValue>() == 4);
     assert!(size_of::<Port>() == 16);
     assert!(size_of::<PortRef>() == 4);
+    assert!(size_of::<Netns>() == 4);
     assert!(size_of::<GroupKey>() == 4);
     assert!(size_of::<Vlan>() == 8);
     assert!(size_of::<Bucket>() == 16);
@@ -701,12 +745,12 @@ const _: () = {
     assert!(size_of::<Neighbour>() == 8);
     assert!(size_of::<Learned>() == 24);
     assert!(size_of::<AllowedKey>() == 18);
-    assert!(size_of::<Policy>() == 40);
-    assert!(size_of::<Usage>() == 36);
+    assert!(size_of::<Policy>() == 44);
+    assert!(size_of::<Usage>() == 52);
     assert!(size_of::<OffenceKey>() == 4);
     assert!(size_of::<Offence>() == 48);
     assert!(size_of::<Offended>() == 16);
-    assert!(size_of::<Settings>() == 5);
+    assert!(size_of::<Settings>() == 16);
     assert!(SOURCES.is_power_of_two());
 };
 
@@ -715,8 +759,8 @@ const _: () = {
 mod pod {
     use super::{
         AllowedKey, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Learned,
-        Neighbour, NeighbourKey, Offence, OffenceKey, Offended, Policy, Port, PortRef, Settings,
-        Stats, Usage, Vlan,
+        Neighbour, NeighbourKey, Netns, Offence, OffenceKey, Offended, Policy, Port, PortRef,
+        Settings, Stats, Usage, Vlan,
     };
     use crate::trace::{Traced, Tracer};
 
@@ -742,6 +786,7 @@ mod pod {
         Learned,
         Neighbour,
         NeighbourKey,
+        Netns,
         Offence,
         OffenceKey,
         Offended,
@@ -769,6 +814,12 @@ pub trait Tables {
     fn may_be_ours(&self, mac: Mac) -> bool;
     /// Frames from the wire for nobody here are dropped.
     fn drop_unknown(&self) -> bool;
+    /// The lowest port in the network namespace of a port; 0 if the namespace is not known.
+    fn netns(&self, port: u16) -> u16;
+    /// The parent is closed to sockets of unknown namespaces.
+    fn is_closed(&self) -> bool;
+    /// A child's owner may have filters behind its guard.
+    fn has_filters(&self) -> bool;
 }
 
 /// The tables that say who has an address, and what is allowed where.

@@ -10,7 +10,6 @@ use crate::{
         vlan_flag,
     },
     frame::{Frame, Mac, Tag},
-    mark::Mark,
     verdict::{Copy, Delivery, DropReason, Flood, IngressCopy, Verdict},
 };
 
@@ -89,94 +88,6 @@ pub const fn runt(from: u16) -> Verdict {
     }
 }
 
-/// Who sent a frame that is about to leave through the parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// The host, or a macvlan child.
-    Port(u16),
-    /// A source MAC that nobody here is known by: the host, as far as forwarding goes.
-    Unknown,
-    /// A veth child, and the frame has been decided on at its host end.
-    Transit,
-}
-
-/// Finds out who sent a frame that came in through the parent: the wire, or a child in bridge mode.
-///
-/// The kernel puts a frame between two macvlan siblings in bridge mode into the parent's ingress
-/// (`drivers/net/macvlan.c`, `macvlan_queue_xmit`), with its mark removed on the way between
-/// namespaces. What is left is the `stamp` of the guard (`skb->tc_index`); where the sender has no
-/// guard, that both ends are in bridge mode.
-///
-/// # Errors
-///
-/// [`DropReason::SourceIsOurs`] if the source MAC is one of ours and the frame is from the wire.
-#[inline(always)]
-pub fn ingress_port(
-    frame: &Frame,
-    mark: Option<Mark>,
-    stamp: Option<u16>,
-    tables: &impl Tables,
-) -> Result<u16, DropReason> {
-    if !tables.may_be_ours(frame.src) {
-        return Ok(PORT_WIRE);
-    }
-    let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else { return Ok(PORT_WIRE) };
-    let is = |flag| owner.flags & flag != 0;
-    let proven = if is(port_flag::GUARDED) {
-        stamp == Some(owner.port) || mark == Some(Mark::From(owner.port))
-    } else {
-        !is(port_flag::SHARED_MAC)
-    };
-    // A stamp alone would not do: it may still be on a frame that a loop brings back.
-    let between_siblings = is(port_flag::BRIDGE)
-        && tables.fdb(frame.dst, VLAN_ANY).is_some_and(|to| to.flags & port_flag::BRIDGE != 0);
-    if proven && between_siblings {
-        Ok(owner.port)
-    } else if is(port_flag::SHARED_MAC) {
-        Ok(PORT_WIRE)
-    } else {
-        Err(DropReason::SourceIsOurs)
-    }
-}
-
-/// Finds out who sent a frame that is about to leave through the parent.
-///
-/// `mark` is the frame's mark, `came_in` the index of the interface that it came in through on
-/// this host (`skb->skb_iif`), 0 if it began here. A guard's mark is proof; without one the source
-/// MAC says it, except for children that have a guard.
-///
-/// # Errors
-///
-/// [`DropReason::SourceMac`] if the source MAC belongs to a child that did not send the frame.
-#[inline(always)]
-pub fn egress_port(
-    frame: &Frame,
-    mark: Option<Mark>,
-    came_in: u32,
-    tables: &impl Tables,
-) -> Result<Sender, DropReason> {
-    match mark {
-        Some(Mark::From(port)) if has_guard(port, tables) => return Ok(Sender::Port(port)),
-        Some(Mark::Transit(port)) if is_host_end(port, came_in, tables) => {
-            return Ok(Sender::Transit);
-        }
-        // An answer on behalf of a child, to a question from the wire.
-        Some(Mark::Hairpin) if is_of_child(frame.src, came_in, tables) => {
-            return Ok(Sender::Transit);
-        }
-        Some(Mark::From(_) | Mark::Transit(_) | Mark::Hairpin | Mark::Flood { .. }) | None => {}
-    }
-    if tables.port(PORT_HOST).is_some_and(|host| host.mac == frame.src) {
-        return Ok(Sender::Port(PORT_HOST));
-    }
-    let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else { return Ok(Sender::Unknown) };
-    match Kind::from_raw(owner.kind) {
-        Kind::Host => Ok(Sender::Port(PORT_HOST)),
-        Kind::Macvlan if owner.flags & port_flag::GUARDED == 0 => Ok(Sender::Port(owner.port)),
-        Kind::Macvlan | Kind::Veth | Kind::Wire | Kind::None => Err(DropReason::SourceMac),
-    }
-}
-
 /// What the member at port `to` gets of a flood.
 #[must_use]
 #[inline(always)]
@@ -201,24 +112,6 @@ pub fn copy_for(flood: &Flood, to: u16, member: &Port) -> Option<Copy> {
     }
     let tag = flood.tag.for_port(flood.vlan, member.flags & port_flag::TRUNK != 0);
     Some(Copy { to: Delivery { port: to, kind, tag }, unicast: macvlan })
-}
-
-#[inline(always)]
-fn has_guard(port: u16, tables: &impl Tables) -> bool {
-    tables.port(port).is_some_and(|p| p.flags & port_flag::GUARDED != 0)
-}
-
-/// True for a MAC of a child on a frame that came in through the parent: only our programs turn such a
-/// frame round.
-#[inline(always)]
-fn is_of_child(mac: Mac, came_in: u32, tables: &impl Tables) -> bool {
-    tables.port(PORT_WIRE).is_some_and(|wire| wire.ifindex == came_in)
-        && tables.fdb(mac, VLAN_ANY).is_some_and(|owner| owner.port > PORT_HOST)
-}
-
-#[inline(always)]
-fn is_host_end(port: u16, ifindex: u32, tables: &impl Tables) -> bool {
-    tables.port(port).is_some_and(|p| p.kind == Kind::Veth as u8 && p.ifindex == ifindex)
 }
 
 /// The member of `vlan` that has `mac`: by an entry of its own, or as a trunk of every VLAN. Such

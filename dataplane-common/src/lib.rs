@@ -11,6 +11,7 @@
 //! | [`mark`] | what `skb->mark` says between two of our programs |
 //! | [`verdict`] | the closed lists: verdicts and drop reasons |
 //! | [`mod@decide`] | the rules |
+//! | [`sender`] | the port that a frame at the parent is attributed to |
 //! | [`packet`] | what a frame carries |
 //! | [`neighbour`] | who has an address, who asks for it, and whom that is for |
 //! | [`answer`] | answers on behalf of a child |
@@ -29,13 +30,15 @@ pub mod mark;
 pub mod neighbour;
 pub mod packet;
 pub mod security;
+pub mod sender;
 #[cfg(any(test, feature = "user"))]
 pub mod topology;
 pub mod trace;
 pub mod verdict;
 
 pub use abi::Tables;
-pub use decide::{decide, egress_port, ingress_port};
+pub use decide::decide;
 pub use frame::Frame;
 pub use mark::Mark;
+pub use sender::{egress_port, ingress_port};
 pub use verdict::{DropReason, Verdict};

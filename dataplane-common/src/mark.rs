@@ -8,7 +8,11 @@
 //! ```
 //!
 //! Every other value belongs to the host's own rules and is left alone. A mark of ours never
-//! leaves the parent: it is cleared before a frame reaches a stack or the wire.
+//! leaves the parent: it is cleared before a frame reaches a stack or the wire. The owner of a
+//! macvlan child can set any mark, so a mark says nothing of a frame that a guard has stamped.
+//!
+//! What a guard says of the sender is the *stamp* in `skb->tc_index`, which a child's owner cannot
+//! write ([`crate::sender`]).
 //!
 //! What one program says to the next one of the same hook is in `skb->cb`: [`Guarded`].
 
@@ -23,21 +27,26 @@ const STAMP: u16 = 1 << 15;
 /// What `skb->tc_index` says of a frame that TC has sent round once to get its MAC header back.
 pub const MENDED: u16 = 1 << 14;
 
-/// What `maclane_guard` writes into `skb->tc_index`, beside its mark: the port. It is believed
-/// only where the source MAC says the same, and so may be stale.
+/// The stamp of a port: what `maclane_guard` writes into `skb->tc_index`. The parent's programs
+/// remove it.
 #[must_use]
 #[inline(always)]
 pub const fn stamp(port: u16) -> u16 {
     STAMP | port
 }
 
-/// The port that `skb->tc_index` holds, if a guard has stamped the frame.
+/// What [`stamped`] says of a frame that no guard has stamped: the wire's port, which has no guard.
+pub const NO_STAMP: u16 = 0;
+
+/// The port that `skb->tc_index` holds, if a guard has stamped the frame, or [`NO_STAMP`].
+///
+/// A number and not an `Option`: the verifier accepts no reads of what one of two ways left unset.
 #[must_use]
 #[inline(always)]
-pub const fn stamped(tc_index: u32) -> Option<u16> {
+pub const fn stamped(tc_index: u32) -> u16 {
     // A field of 16 bits in a place of 32.
     let stamp = (tc_index & 0xffff) as u16;
-    if stamp & STAMP == 0 { None } else { Some(stamp & !(STAMP | MENDED)) }
+    if stamp & STAMP == 0 { NO_STAMP } else { stamp & !(STAMP | MENDED) }
 }
 
 /// What `maclane_guard` says to `maclane_macvlan`, in the first word of `skb->cb`.
@@ -70,9 +79,6 @@ impl Guarded {
 /// A mark of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// `maclane_guard` on a child: this port sent the frame. Believed only for ports that have a
-    /// guard.
-    From(u16),
     /// On its way into the parent's ingress, already decided: let it through once.
     Hairpin,
     /// On its way from the host end of this veth port to the wire, already decided. Believed only
@@ -93,21 +99,11 @@ impl Mark {
     #[inline(always)]
     pub const fn encode(self) -> u32 {
         let (tag, slot, port) = match self {
-            Self::From(port) => (0, 0, port),
             Self::Hairpin => (1, 0, 0),
             Self::Transit(port) => (2, 0, port),
             Self::Flood { port, slot } => (3, slot, port),
         };
         MAGIC << 24 | tag << 22 | (slot as u32 & FIELD) << 11 | port as u32 & FIELD
-    }
-
-    /// The port that a guard's mark proves. Taken from the word and not from a [`Mark`]: the verifier does
-    /// not accept reads of the gaps in an enum with data.
-    #[must_use]
-    #[inline(always)]
-    pub const fn proves(mark: u32) -> Option<u16> {
-        let is_of_guard = matches!(Self::decode(mark), Some(Self::From(_)));
-        if is_of_guard { Some((mark & FIELD) as u16) } else { None }
     }
 
     /// The mark that `skb->mark` holds, if it is one of ours.
@@ -120,10 +116,10 @@ impl Mark {
         let slot = (mark >> 11 & FIELD) as u16;
         let port = (mark & FIELD) as u16;
         Some(match mark >> 22 & 3 {
-            0 => Self::From(port),
             1 => Self::Hairpin,
             2 => Self::Transit(port),
-            _ => Self::Flood { port, slot },
+            3 => Self::Flood { port, slot },
+            _ => return None,
         })
     }
 }
@@ -137,16 +133,8 @@ mod tests {
     fn marks_survive_the_trip() {
         let last = u16::try_from(PORTS - 1).unwrap();
         let slot = u16::try_from(GROUP_SLOTS).unwrap();
-        for mark in [
-            Mark::From(2),
-            Mark::From(last),
-            Mark::Hairpin,
-            Mark::Transit(last),
-            Mark::Flood { port: last, slot },
-        ] {
+        for mark in [Mark::Hairpin, Mark::Transit(last), Mark::Flood { port: last, slot }] {
             assert_eq!(Mark::decode(mark.encode()), Some(mark));
-            let proved = if let Mark::From(port) = mark { Some(port) } else { None };
-            assert_eq!(Mark::proves(mark.encode()), proved);
         }
     }
 
@@ -163,8 +151,8 @@ mod tests {
         let last = u16::try_from(PORTS - 1).unwrap();
         for port in [2, last] {
             let of_guard = u32::from(stamp(port));
-            assert_eq!(stamped(of_guard), Some(port));
-            assert_eq!(stamped(of_guard | u32::from(MENDED)), Some(port), "sent round once");
+            assert_eq!(stamped(of_guard), port);
+            assert_eq!(stamped(of_guard | u32::from(MENDED)), port, "sent round once");
             // By this bit TC tells what it has sent round once.
             assert_eq!(of_guard & u32::from(MENDED), 0, "port {port} looks mended");
         }
@@ -173,13 +161,13 @@ mod tests {
     #[test]
     fn what_no_guard_has_stamped_names_no_port() {
         for tc_index in [0, 2, u32::from(MENDED), u32::from(MENDED) | 2, 0x7fff, 1 << 31 | 2] {
-            assert_eq!(stamped(tc_index), None, "{tc_index:#x}");
+            assert_eq!(stamped(tc_index), NO_STAMP, "{tc_index:#x}");
         }
     }
 
     #[test]
     fn marks_of_the_host_are_not_ours() {
-        for mark in [0, 1, 0x4000, 0x8000, 0x0f00, 0xffff_ffff] {
+        for mark in [0, 1, 0x4000, 0x8000, 0x0f00, 0xffff_ffff, 0xe500_0002] {
             assert_eq!(Mark::decode(mark), None, "{mark:#x}");
         }
     }

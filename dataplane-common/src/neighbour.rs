@@ -542,6 +542,18 @@ mod tests {
         fn drop_unknown(&self) -> bool {
             self.drop_unknown
         }
+
+        fn netns(&self, _port: u16) -> u16 {
+            0
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn has_filters(&self) -> bool {
+            false
+        }
     }
 
     fn question(target: [u8; 4]) -> Message {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     abi::{
         Addresses, AllowedKey, Bucket, FdbKey, FdbValue, GroupKey, Ip, Kind, Learned, Neighbour,
-        NeighbourKey, PORT_HOST, PORT_WIRE, Policy, Port, PortRef, Tables, VLAN_ANY, Vlan, address,
-        bucket, check_flag, local_flag, port_flag, vlan_flag,
+        NeighbourKey, Netns, PORT_HOST, PORT_WIRE, Policy, Port, PortRef, Tables, VLAN_ANY, Vlan,
+        address, bucket, check_flag, local_flag, netns_flag, port_flag, vlan_flag,
     },
     frame::Mac,
     neighbour::is_mapped,
@@ -52,6 +52,10 @@ pub struct Child {
     pub flags: u8,
     /// Its [`local_flag`]s.
     pub local: u8,
+    /// The cookie of its network namespace (`SO_NETNS_COOKIE`); 0 if it is not known.
+    pub netns: u64,
+    /// The filters of its owner run behind its guard.
+    pub has_filters: bool,
     /// A veth child that takes frames from XDP.
     pub takes_xdp: bool,
     /// What it may do.
@@ -93,6 +97,8 @@ pub struct Topology {
     pub pinned: BTreeMap<(u16, Ip), Mac>,
     /// What is limited of what comes in from the wire.
     pub wire: Policy,
+    /// The cookie of the host's network namespace; 0 if it is not known.
+    pub netns: u64,
 }
 
 /// What the maps hold.
@@ -116,6 +122,8 @@ pub struct TableSet {
     pub policies: BTreeMap<u16, Policy>,
     /// `maclane_hostend`.
     pub host_ends: BTreeMap<u32, PortRef>,
+    /// `maclane_netns`.
+    pub netns: BTreeMap<u64, Netns>,
     /// `maclane_tx`: port → index of the device.
     pub tx: BTreeMap<u16, u32>,
 }
@@ -157,6 +165,18 @@ impl Tables for TableSet {
 
     fn drop_unknown(&self) -> bool {
         false
+    }
+
+    fn netns(&self, port: u16) -> u16 {
+        self.policy(port).netns
+    }
+
+    fn is_closed(&self) -> bool {
+        self.policy(PORT_HOST).checks & check_flag::CLOSED != 0
+    }
+
+    fn has_filters(&self) -> bool {
+        self.policy(PORT_HOST).checks & check_flag::FILTERS != 0
     }
 }
 
@@ -218,6 +238,16 @@ impl Child {
         policy
     }
 
+    /// The options that sockets of its namespace may not set.
+    fn netns_flags(&self) -> u16 {
+        let enforced = self.rights.policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET);
+        match (enforced == check_flag::ENFORCE, self.is_macvlan()) {
+            (false, _) => 0,
+            (true, false) => netns_flag::CHECKSUM,
+            (true, true) => netns_flag::CHECKSUM | netns_flag::BYPASS,
+        }
+    }
+
     /// All its port flags.
     fn port_flags(&self) -> u8 {
         let mut flags = self.flags;
@@ -262,6 +292,7 @@ impl Topology {
     pub fn tables(&self, before: &BTreeMap<GroupKey, PortRef>) -> TableSet {
         let mut tables = TableSet::default();
         self.fill_ports(&mut tables);
+        self.fill_netns(&mut tables);
         self.fill_rights(&mut tables);
         self.fill_fdb(&mut tables);
         self.fill_groups(&mut tables, before);
@@ -292,6 +323,32 @@ impl Topology {
         }
     }
 
+    /// The namespaces: each with its lowest port, the host's being that of the host.
+    fn fill_netns(&self, tables: &mut TableSet) {
+        let host = [(self.netns, PORT_HOST, 0)];
+        let of_child = |child: &Child| (child.netns, child.port, child.netns_flags());
+        let all = host.into_iter().chain(self.children.iter().map(of_child));
+        for (netns, port, flags) in all.filter(|(netns, ..)| *netns != 0) {
+            let entry = tables.netns.entry(netns).or_insert(Netns { port, flags });
+            entry.port = entry.port.min(port);
+            // The strictest child counts, but in the host's namespace none.
+            entry.flags |= if entry.port == PORT_HOST { 0 } else { flags };
+        }
+    }
+
+    /// The host's entry in `maclane_policy`.
+    fn host_policy(&self) -> Policy {
+        let enforced = |c: &Child| c.rights.policy.checks & check_flag::ENFORCE != 0;
+        // Around a guard can only be what macvlan hands down; where there are no macvlan children, ipvlan
+        // links may be (`drivers/net/ipvlan/ipvlan_main.c`: a device carries one of the two).
+        let closed =
+            self.children.iter().any(enforced) && self.children.iter().any(Child::is_macvlan);
+        let filters = self.children.iter().any(|child| child.has_filters);
+        let flag = |is, flag| if is { flag } else { 0 };
+        let checks = flag(closed, check_flag::CLOSED) | flag(filters, check_flag::FILTERS);
+        Policy { checks, ..Policy::default() }
+    }
+
     /// Who has which address, and what is allowed where. A child's address is the child's, whoever
     /// else has it.
     fn fill_rights(&self, tables: &mut TableSet) {
@@ -312,8 +369,11 @@ impl Topology {
                 }
             }
         }
-        let own = self.children.iter().map(|child| (child.port, child.policy_entry()));
-        let policies = own.chain([(PORT_WIRE, self.wire)]);
+        let netns = |child: &Child| tables.netns.get(&child.netns).map_or(0, |lowest| lowest.port);
+        let entry = |child: &Child| Policy { netns: netns(child), ..child.policy_entry() };
+        let own: Vec<_> = self.children.iter().map(|child| (child.port, entry(child))).collect();
+        let others = [(PORT_WIRE, self.wire), (PORT_HOST, self.host_policy())];
+        let policies = own.into_iter().chain(others);
         tables.policies.extend(policies.filter(|(_, policy)| *policy != Policy::default()));
         for child in &self.children {
             let key = |(ip, bits): (Ip, u8)| {

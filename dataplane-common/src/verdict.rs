@@ -306,6 +306,8 @@ drop_reasons! {
     HiddenHeader = 21, "hidden_header";
     /// From a child that has taken as many addresses as it may.
     AddressLimit = 22, "address_limit";
+    /// From a socket in a child's namespace, around the child's guard.
+    GuardBypass = 23, "guard_bypass";
 }
 
 impl DropReason {
@@ -324,7 +326,8 @@ impl DropReason {
             | Self::DhcpServer
             | Self::Router
             | Self::HiddenHeader
-            | Self::AddressLimit => true,
+            | Self::AddressLimit
+            | Self::GuardBypass => true,
             Self::OtherVlan
             | Self::Unknown
             | Self::NoMember

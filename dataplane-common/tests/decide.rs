@@ -13,7 +13,11 @@ mod unicast;
 
 use std::collections::HashSet;
 
-use dataplane_common::{DropReason, Frame, Tables, Verdict, decide, ingress_port};
+use dataplane_common::{
+    DropReason, Frame, Tables, Verdict, decide, ingress_port,
+    mark::NO_STAMP,
+    sender::{Provenance, Sender, Socket},
+};
 use fixtures::{
     Table, WIRE, bytes,
     lan::{Probe, tables},
@@ -33,8 +37,10 @@ fn verdict(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     if from != WIRE {
         return decide(frame, from, tables);
     }
-    match ingress_port(frame, None, None, tables) {
-        Ok(from) => decide(frame, from, tables),
+    let provenance = Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
+    match ingress_port(frame, &provenance, tables).sender() {
+        Ok(Sender::Port(from)) => decide(frame, from, tables),
+        Ok(other) => panic!("without a socket it is {other:?}"),
         Err(reason) => Verdict::Drop(reason),
     }
 }
@@ -55,6 +61,8 @@ fn each_reason_to_drop_a_frame_has_a_case() {
     seen.extend([DropReason::Router, DropReason::HiddenHeader, DropReason::AddressLimit]);
     // `neighbour.rs`.
     seen.extend([DropReason::Stranger, DropReason::Pinned]);
+    // What `Sender::Bypass` and `Sender::Foreign` lead to (`tests/tests/security/bypass.rs`).
+    seen.extend([DropReason::GuardBypass]);
     let missing: Vec<_> = DropReason::ALL.iter().filter(|r| !seen.contains(r)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
 }

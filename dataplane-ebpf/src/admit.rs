@@ -10,8 +10,7 @@ use aya_ebpf::{
 use dataplane_common::{
     DropReason, Frame, Verdict,
     abi::{
-        Address, Kind as PortKind, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag,
-        local_flag, port_flag,
+        Address, Limit, Neighbour, NeighbourKey, Policy, Port, check_flag, local_flag, port_flag,
     },
     decide::forbidden,
     dhcp,
@@ -23,10 +22,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    count::{Size, count_drop},
+    count::{Size, count_drop, rx},
     offence::note,
     place::Place,
-    rights::{Rights, is_within, now, policy, port, remember},
+    rights::{Rights, is_within, is_within_early, now, policy, port, remember},
     trace::{Origin, Was, trace},
 };
 
@@ -114,9 +113,28 @@ const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
 
 /// False for a frame that a child may not send: it has been counted then.
 #[inline(always)]
-pub(crate) fn admit(skb: *mut __sk_buff, from: u16) -> bool {
-    let Some(policy) = policy(from) else { return true };
-    if is_plain(skb, policy) { true } else { maclane_admit(skb, from.into()) == 0 }
+pub(crate) fn admit(skb: *mut __sk_buff, origin: Origin) -> bool {
+    let Some(policy) = policy(origin.from) else { return true };
+    if is_plain(skb, policy) { true } else { maclane_admit(skb, origin.pack()) == 0 }
+}
+
+/// A frame of a child's namespace that no guard has stamped; not 0 if it was dropped. Of a port that
+/// may bypass its guard, or whose security does not enforce, it goes on as one of that port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn maclane_bypass(skb: *mut __sk_buff, origin: u32) -> i32 {
+    let (origin, reason) = (Origin::unpack(origin), DropReason::GuardBypass);
+    rx(origin.from, Size::of_skb(skb));
+    let checks = policy(origin.from).map_or(0, |policy| policy.checks);
+    if checks & check_flag::RAW_SOCKET != 0 || checks & ALWAYS == 0 {
+        return 0;
+    }
+    if checks & check_flag::ENFORCE != 0 {
+        return refuse(skb, origin, reason);
+    }
+    note(skb, origin.from, reason, false);
+    follow(skb, origin, reason, traced_flag::LOGGED);
+    0
 }
 
 /// True for a frame that need not be looked at more closely: one that is for one station and, where
@@ -157,18 +175,26 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
 /// that it calls.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    let from = from as u16;
+extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 {
+    let origin = Origin::unpack(origin);
+    let (from, is_early) = (origin.from, origin.hook as u8 == Hook::Guard as u8);
     // One that is too short is counted as that.
     let (Some(_), Some(limited)) = (place(skb, from), limited(skb)) else { return 0 };
     let Some(own) = port(from) else { return 0 };
     let any_mac = own.local & (local_flag::ANY_SOURCE | local_flag::ANY_MAC) != 0;
     if word(limited.src) != word(own.mac) && !any_mac {
-        return refuse(skb, from, DropReason::SourceMac);
+        return refuse(skb, origin, DropReason::SourceMac);
     }
-    if limited.is_multicast && !is_within(from, limited.limit) {
-        return refuse(skb, from, DropReason::Storm);
+    if limited.is_multicast {
+        // No pointer to one of the two: BPF has no indirect calls.
+        let is_within = if is_early {
+            is_within_early(from, limited.limit)
+        } else {
+            is_within(from, limited.limit)
+        };
+        if !is_within {
+            return refuse(skb, origin, DropReason::Storm);
+        }
     }
     let found = maclane_inspect(skb, from.into());
     if found == 0 {
@@ -177,22 +203,20 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "a reason")]
     let reason = DropReason::from_raw((found - 1) as u8);
     if policy(from).is_some_and(|policy| policy.checks & check_flag::ENFORCE != 0) {
-        return refuse(skb, from, reason);
+        return refuse(skb, origin, reason);
     }
-    note(skb, from, reason, false);
-    follow(skb, from, reason, traced_flag::LOGGED);
+    // The parent's egress notes it.
+    if !is_early {
+        note(skb, from, reason, false);
+        follow(skb, origin, reason, traced_flag::LOGGED);
+    }
     0
 }
 
 /// Tells whoever traces of a frame that its port may not send.
 #[inline(always)]
-fn follow(skb: *mut __sk_buff, from: u16, reason: DropReason, flags: u8) {
-    let hook = match port(from) {
-        Some(own) if own.kind == PortKind::Veth as u8 => Hook::Port,
-        Some(own) if own.flags & port_flag::GUARDED != 0 => Hook::Guard,
-        Some(_) | None => Hook::Egress,
-    };
-    let origin = Origin { flags, ..Origin::new(from, hook) };
+fn follow(skb: *mut __sk_buff, origin: Origin, reason: DropReason, flags: u8) {
+    let origin = Origin { flags, ..origin };
     trace(skb, origin, Verdict::Drop(reason).pack(), Was::THE_SAME);
 }
 
@@ -212,10 +236,10 @@ fn limited(skb: *mut __sk_buff) -> Option<Limited> {
 
 /// Drops a frame.
 #[inline(always)]
-pub(crate) fn refuse(skb: *mut __sk_buff, from: u16, reason: DropReason) -> i32 {
+pub(crate) fn refuse(skb: *mut __sk_buff, origin: Origin, reason: DropReason) -> i32 {
     count_drop(reason, Size::of_skb(skb));
-    note(skb, from, reason, true);
-    follow(skb, from, reason, 0);
+    note(skb, origin.from, reason, true);
+    follow(skb, origin, reason, 0);
     1
 }
 
@@ -361,11 +385,10 @@ pub(crate) extern "C" fn maclane_ask_sibling(skb: *mut __sk_buff, from: u32) -> 
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
     let Some(at) = place(skb, from) else { return 0 };
-    if port(from).is_none_or(|own| own.flags & port_flag::BRIDGE == 0) {
-        return 0;
-    }
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else { return 0 };
-    if message.kind as u8 == Kind::Claim as u8 {
+    // Whether a probe of IPv6 is heard by all that may have the address is checked at the parent.
+    let is_probe = message.kind as u8 == Kind::Probe as u8 && at.extra == ETH_P_IPV6;
+    if message.kind as u8 == Kind::Claim as u8 || is_probe {
         return 0;
     }
     let key = NeighbourKey::new(message.target, at.vlan);

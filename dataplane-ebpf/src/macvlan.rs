@@ -2,9 +2,10 @@
 
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
 use dataplane_common::{
-    DropReason, Frame, Mark,
-    abi::port_flag,
+    DropReason, Frame,
+    abi::{Port, port_flag},
     mark::{Guarded, stamp},
+    trace::Hook,
 };
 
 use crate::{
@@ -12,13 +13,18 @@ use crate::{
     count,
     rights::port,
     skb::{END, NEXT, Skb},
+    trace::Origin,
 };
 
-/// TC egress of a macvlan child: proves which child sent a frame, and lets through what it may send.
+/// TC egress of a macvlan child: stamps its frames, so that the parent's programs know the sender.
+///
+/// The frames of a child in bridge mode reach its siblings before they reach the parent
+/// (`drivers/net/macvlan.c`, `macvlan_queue_xmit`), so these are checked here as well. The parent
+/// checks them all: behind this program the child's owner can change them.
 ///
 /// On a child that maclane made it ends with `TC_ACT_OK`, not with "go on": the filters that
 /// the child's owner may add run after TCX (`net/core/dev.c`, `sch_handle_egress`) and must
-/// not write the mark again. A child that somebody else made keeps its filters.
+/// not write the stamp again (`tc_run`). A child that somebody else made keeps its filters.
 #[classifier]
 #[inline(always)]
 fn maclane_macvlan(ctx: TcContext) -> i32 {
@@ -26,18 +32,11 @@ fn maclane_macvlan(ctx: TcContext) -> i32 {
     // SAFETY: the program's context; the verifier rewrites the access. The guard has just written it.
     let Guarded { port, last } = Guarded::decode(unsafe { (*skb.0).cb[0] });
     count::rx(port, skb.size());
-    if !admit(skb.0, port) {
+    if let Some(own) = bridge_port(port)
+        && !may_reach_siblings(skb, port, &own)
+    {
         return END;
     }
-    // `None` for one that is too short, or not in one piece.
-    let frame = skb.linear().map(|(frame, _)| frame);
-    if is_suspect(frame.as_ref(), port) && forbid(skb, port) {
-        return END;
-    }
-    if frame.is_none_or(|frame| frame.is_multicast()) {
-        maclane_ask_sibling(skb.0, port.into());
-    }
-    skb.set_mark(Mark::From(port));
     let stamp = u32::from(stamp(port));
     // SAFETY: as above; with `TC_ACT_OK` the kernel makes the class the index.
     unsafe {
@@ -47,21 +46,42 @@ fn maclane_macvlan(ctx: TcContext) -> i32 {
     if last { TC_ACT_OK } else { NEXT }
 }
 
-/// True for a frame that the kernel gives to siblings before any other program of ours sees it, and
-/// that is no plain unicast frame with the child's own MAC.
+/// A port in bridge mode.
 #[inline(always)]
-fn is_suspect(frame: Option<&Frame>, from: u16) -> bool {
-    let Some(own) = port(from).filter(|own| own.flags & port_flag::BRIDGE != 0) else {
+fn bridge_port(number: u16) -> Option<Port> {
+    port(number).filter(|own| own.flags & port_flag::BRIDGE != 0)
+}
+
+/// True for a frame that the kernel may give to siblings; sends a request for an address of one of them to
+/// that one alone.
+#[inline(always)]
+fn may_reach_siblings(skb: Skb, number: u16, own: &Port) -> bool {
+    let origin = Origin::new(number, Hook::Guard);
+    if !admit(skb.0, origin) {
         return false;
-    };
+    }
+    // `None` for one that is too short, or not in one piece.
+    let frame = skb.linear().map(|(frame, _)| frame);
+    if is_suspect(frame.as_ref(), own) && forbid(skb, origin) {
+        return false;
+    }
+    if frame.is_none_or(|frame| frame.is_multicast()) {
+        maclane_ask_sibling(skb.0, number.into());
+    }
+    true
+}
+
+/// True for a frame that is no plain unicast frame with the child's own MAC.
+#[inline(always)]
+fn is_suspect(frame: Option<&Frame>, own: &Port) -> bool {
     frame.is_none_or(|frame| frame.is_multicast() || frame.src != own.mac || frame.tag.is_some())
 }
 
-/// Refuses a frame that the child may not send, whoever is to get it; true if it was dropped.
+/// Refuses a frame that the child may not send to any station; true if it was dropped.
 #[inline(always)]
-fn forbid(skb: Skb, from: u16) -> bool {
-    let found = maclane_forbidden(skb.0, from.into());
+fn forbid(skb: Skb, origin: Origin) -> bool {
+    let found = maclane_forbidden(skb.0, origin.from.into());
     #[allow(clippy::cast_possible_truncation, reason = "a reason")]
     let reason = DropReason::from_raw(found.wrapping_sub(1) as u8);
-    found != 0 && refuse(skb.0, from, reason) != 0
+    found != 0 && refuse(skb.0, origin, reason) != 0
 }

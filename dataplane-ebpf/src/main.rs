@@ -27,9 +27,13 @@ mod place;
 #[cfg(target_arch = "bpf")]
 mod plain;
 #[cfg(target_arch = "bpf")]
+mod provenance;
+#[cfg(target_arch = "bpf")]
 mod rights;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod sockopt;
 #[cfg(target_arch = "bpf")]
 mod suppress;
 #[cfg(target_arch = "bpf")]

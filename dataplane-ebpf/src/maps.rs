@@ -9,8 +9,8 @@ use dataplane_common::{
     Tables,
     abi::{
         Addresses, AllowedKey, Bucket, FDB_ENTRIES, FdbKey, FdbValue, GROUP_ENTRIES, GroupKey,
-        Learned, Neighbour, NeighbourKey, PORTS, Policy, Port, PortRef, SOURCES, Settings, VLANS,
-        Vlan, bucket,
+        Learned, Neighbour, NeighbourKey, PORT_HOST, PORTS, Policy, Port, PortRef, SOURCES,
+        Settings, VLANS, Vlan, bucket, check_flag,
     },
     frame::Mac,
 };
@@ -42,11 +42,14 @@ static SOURCE_TABLE: Array<Bucket, { SOURCES as usize }> = Array::new();
 /// The parent's settings, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
 static SETTINGS: Global<Settings> = Global::new(Settings {
+    host: 0,
     drop_unknown: 0,
     xdp_may_drop: 0,
     xdp_sees_tags: 0,
     xdp_generic: 0,
     trace: 0,
+    netns: 0,
+    pad: [0; 2],
 });
 
 /// The settings.
@@ -111,6 +114,27 @@ impl Tables for Maps {
     fn drop_unknown(&self) -> bool {
         settings().drop_unknown != 0
     }
+
+    #[inline(always)]
+    fn netns(&self, port: u16) -> u16 {
+        rights::policy(port).map_or(0, |policy| policy.netns)
+    }
+
+    #[inline(always)]
+    fn is_closed(&self) -> bool {
+        host_checks() & check_flag::CLOSED != 0
+    }
+
+    #[inline(always)]
+    fn has_filters(&self) -> bool {
+        host_checks() & check_flag::FILTERS != 0
+    }
+}
+
+/// The checks of the host's port.
+#[inline(always)]
+fn host_checks() -> u16 {
+    rights::policy(PORT_HOST).map_or(0, |policy| policy.checks)
 }
 
 impl Addresses for Maps {

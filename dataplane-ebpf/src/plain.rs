@@ -9,16 +9,18 @@ use core::{cell::Cell, hint::black_box};
 
 use dataplane_common::{
     Frame, Tables, Verdict,
-    abi::{FdbValue, PORT_WIRE, Port, Vlan},
+    abi::{FdbValue, Kind, PORT_WIRE, Port, Vlan},
     decide::decide,
     frame::Mac,
-    mark::Mark,
+    mark::{Mark, NO_STAMP, stamped},
     packet::{ETH_P_IPV4, ETH_P_IPV6},
+    verdict::Delivery,
 };
 
 use crate::{
     count,
     maps::{self, Maps, settings},
+    provenance::socket,
     skb::Skb,
     tc::{Hook, act_on_one, drop_of, is_about_an_address},
 };
@@ -58,6 +60,21 @@ impl Tables for Buckets {
     fn drop_unknown(&self) -> bool {
         Maps.drop_unknown()
     }
+
+    #[inline(always)]
+    fn netns(&self, port: u16) -> u16 {
+        Maps.netns(port)
+    }
+
+    #[inline(always)]
+    fn is_closed(&self) -> bool {
+        Maps.is_closed()
+    }
+
+    #[inline(always)]
+    fn has_filters(&self) -> bool {
+        Maps.has_filters()
+    }
 }
 
 /// Decides on a frame at the parent's ingress, counts it and does what was decided; `None` for one that is not
@@ -78,6 +95,8 @@ pub(crate) fn forward(skb: Skb) -> Option<i32> {
     }
     let (hook, count) = (Hook::Ingress, || count::rx(PORT_WIRE, skb.size()));
     match Verdict::unpack(word, PORT_WIRE, frame.tag) {
+        // The kernel may have switched it here from another child in bridge mode.
+        Verdict::Deliver(Delivery { kind: Kind::Macvlan, .. }) if socket(skb).is_of_child() => None,
         one @ Verdict::Deliver(_) => {
             count();
             Some(act_on_one(skb, hook, PORT_WIRE, &frame, one))
@@ -104,8 +123,8 @@ fn plain(skb: Skb) -> Option<Frame> {
     if settings.trace != 0 || settings.xdp_generic != 0 {
         return None;
     }
-    // A program of ours has put it here.
-    if Mark::decode(skb.mark()).is_some() {
+    // A program of ours has put it here, or the kernel has switched it from a sibling.
+    if Mark::decode(skb.mark()).is_some() || stamped(skb.tc_index()) != NO_STAMP {
         return None;
     }
     let (frame, payload) = skb.linear()?;

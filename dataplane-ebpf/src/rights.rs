@@ -9,7 +9,7 @@ use dataplane_common::{
     abi::{
         ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
         NeighbourKey, PORT_HOST, PORT_WIRE, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT,
-        address, check_flag, frames_in_window,
+        Window, address, check_flag, frames_in_window,
     },
     neighbour::Strangers,
 };
@@ -99,12 +99,30 @@ fn rate(port: u16, limit: Limit) -> u32 {
 #[inline(always)]
 fn add_to_window(port: u16, limit: Limit, frames: u32) -> u32 {
     let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return 0 };
+    // SAFETY: the entry is there as long as the map.
+    unsafe { add_to(&raw mut (*usage).windows[limit as usize % LIMITS], frames) }
+}
+
+/// The same for what the guard of a child in bridge mode sees.
+#[inline(always)]
+fn add_to_early_window(port: u16, limit: Limit) -> u32 {
+    let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return 0 };
+    // SAFETY: the entry is there as long as the map.
+    unsafe { add_to(&raw mut (*usage).early[limit as usize % 2], 1) }
+}
+
+/// Adds frames to a window.
+///
+/// # Safety
+///
+/// The window is there.
+#[inline(always)]
+unsafe fn add_to(window: *mut Window, frames: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "it may wrap: windows are only compared")]
     let number = (now() >> WINDOW_SHIFT) as u32;
-    // SAFETY: the entry is there as long as the map. Other CPUs may count at the same moment, and a
-    // frame more or less may get through then.
+    // SAFETY: the caller's. Other CPUs may count at the same moment, and a frame more or less may get
+    // through then.
     unsafe {
-        let window = &raw mut (*usage).windows[limit as usize % LIMITS];
         if (*window).number != number {
             (*window).number = number;
             (*window).frames = 0;
@@ -124,7 +142,13 @@ extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
         0 => (Limit::Broadcast, rate(port, Limit::Broadcast)),
         1 => (Limit::Multicast, rate(port, Limit::Multicast)),
         2 => (Limit::Unknown, rate(port, Limit::Unknown)),
-        _ => (Limit::Stranger, STRANGERS),
+        3 => (Limit::Stranger, STRANGERS),
+        early => {
+            let limit = if early == EARLY { Limit::Broadcast } else { Limit::Multicast };
+            let rate = rate(port, limit);
+            let is_within = rate == 0 || add_to_early_window(port, limit) <= frames_in_window(rate);
+            return u32::from(is_within);
+        }
     };
     u32::from(rate == 0 || add_to_window(port, limit, 1) <= frames_in_window(rate))
 }
@@ -171,6 +195,16 @@ fn has_host_room(more: u32) -> bool {
 #[inline(always)]
 pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
     maclane_within(u32::from(port) | (limit as u32) << 16) != 0
+}
+
+/// Added to a [`Limit`]: what the guard of a child in bridge mode sees.
+const EARLY: u32 = 4;
+
+/// The same for a frame that the guard of a child in bridge mode sees, on its own account: the parent
+/// counts the frame again, which may have been multiplied behind the guard.
+#[inline(always)]
+pub(crate) fn is_within_early(port: u16, limit: Limit) -> bool {
+    maclane_within(u32::from(port) | (limit as u32 + EARLY) << 16) != 0
 }
 
 /// Nanoseconds after which it is noted that an address is still in use.

@@ -111,6 +111,21 @@ impl Skb {
         came_in: ingress_ifindex;
     }
 
+    /// True for a frame that a socket on this machine has sent.
+    #[inline(always)]
+    pub(crate) fn has_socket(self) -> bool {
+        // SAFETY: the program's context; the verifier rewrites the access to a pointer that may be
+        // null (`net/core/filter.c`, `bpf_skb_is_valid_access`).
+        unsafe { !(*self.0).__bindgen_anon_2.sk.is_null() }
+    }
+
+    /// Removes what the guard, the child's owner or the host have written beside the frame.
+    #[inline(always)]
+    pub(crate) fn clear_stamp(self) {
+        // SAFETY: the program's context; the verifier rewrites the access.
+        unsafe { (*self.0).tc_index = 0 };
+    }
+
     /// What is counted of it.
     #[inline(always)]
     pub(crate) fn size(self) -> Size {

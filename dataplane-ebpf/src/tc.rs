@@ -1,5 +1,7 @@
 //! The TC entry points of a parent, and of the host ends of its veth children.
 
+use core::hint::black_box;
+
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
@@ -7,17 +9,18 @@ use dataplane_common::{
         Event, Kind, Limit, NO_PORT, Neighbour, PORT_HOST, PORT_WIRE, PORTS, check_flag,
         event_kind, local_flag,
     },
-    decide::{Audience, Sender, decide_among, egress_port, ingress_port, runt},
+    decide::{Audience, decide_among, runt},
     frame::Tag,
-    mark::stamped,
+    mark::NO_STAMP,
     neighbour::{Asked, is_child},
     packet::{ETH_P_ARP, ETH_P_IPV6, ICMPV6, Payload},
+    sender::{Attribution, Sender, egress_port, ingress_port},
     trace::{Hook as Told, traced_flag},
     verdict::Delivery,
 };
 
 use crate::{
-    admit::{admit, place},
+    admit::{admit, maclane_bypass, place},
     ask::ask,
     count::{self, count_drop},
     flood::flood,
@@ -27,6 +30,7 @@ use crate::{
     offence::{is_time_to_look, note, tell},
     packed::{pack_mac, unpack_mac},
     plain,
+    provenance::provenance,
     rights::{is_within, policy, port},
     skb::{END, NEXT, Refused, Skb},
     suppress::answer_for,
@@ -90,8 +94,14 @@ fn maclane_ingress(ctx: TcContext) -> i32 {
             NEXT
         }
         Some(Mark::Flood { port, slot }) => resume(skb, port, slot),
-        Some(Mark::From(_) | Mark::Transit(_)) | None => arrived(skb),
+        Some(Mark::Transit(_)) | None => arrived(skb),
     }
+}
+
+/// The sender, out of a word that the compiler cannot take apart.
+#[inline(always)]
+fn attributed(attribution: Attribution) -> Result<Sender, DropReason> {
+    Attribution::of(black_box(attribution.word())).sender()
 }
 
 /// A frame that no program of ours has put into the parent's ingress: from the wire, or between
@@ -102,18 +112,39 @@ fn arrived(skb: Skb) -> i32 {
         count::rx(PORT_WIRE, skb.size());
         return finish(skb, Hook::Ingress, PORT_WIRE, runt(PORT_WIRE));
     };
-    let mark = Mark::decode(skb.mark());
-    match ingress_port(&frame, mark, stamped(skb.tc_index()), &Maps) {
-        Ok(PORT_WIRE) => {
+    match attributed(ingress_port(&frame, &provenance(skb), &Maps)) {
+        Ok(Sender::Port(PORT_WIRE)) => {
             count::rx(PORT_WIRE, skb.size());
             act(skb, Hook::Ingress, &frame, payload, PORT_WIRE)
         }
-        Ok(child) => maclane_sibling(skb.0, child.into()),
+        Ok(Sender::Port(child)) => sibling(skb, child),
+        Ok(Sender::Bypass(child)) => {
+            let around = Origin::new(child, Told::Ingress);
+            if maclane_bypass(skb.0, around.pack()) != 0 {
+                return END;
+            }
+            sibling(skb, child)
+        }
+        // These leave through the parent.
+        Ok(Sender::Unknown | Sender::Transit | Sender::Foreign) => {
+            drop_of(skb, Hook::Ingress, PORT_WIRE, DropReason::Refused)
+        }
         Err(reason) => {
             count::rx(PORT_WIRE, skb.size());
             drop_of(skb, Hook::Ingress, PORT_WIRE, reason)
         }
     }
+}
+
+/// A frame between two children in bridge mode: it is held to what its sender may send, because behind
+/// its guard the sender's owner can change it. Not by the function below, whose stack would be under
+/// that of the checks.
+#[inline(always)]
+fn sibling(skb: Skb, from: u16) -> i32 {
+    if !admit(skb.0, Origin::new(from, Told::Ingress)) {
+        return END;
+    }
+    maclane_sibling(skb.0, from.into())
 }
 
 /// A frame between two children in bridge mode, which was counted where it was sent. It is for one
@@ -129,6 +160,7 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
     let Some((frame, payload)) = skb.parsed().filter(|(frame, _)| !frame.is_multicast()) else {
         return drop_of(skb, Hook::Ingress, from, DropReason::Refused);
     };
+    skb.clear_stamp();
     if Mark::decode(skb.mark()).is_some() {
         skb.clear_mark();
     }
@@ -137,15 +169,12 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
     {
         maclane_lease(skb.0, at.pack());
     }
+    // The kernel switches by MAC alone: what is for a station on the wire it may have taken for a
+    // sibling's, in another VLAN, or one that has given itself that station's MAC.
     let mut word = rule(&frame, from, Audience::Everybody);
-    match Verdict::unpack(word, from, frame.tag) {
+    if Verdict::floods(word) {
         // `ingress_port` has looked: it is no flood.
-        Verdict::Flood(_) => word = Verdict::Drop(DropReason::Refused).pack(),
-        // The kernel switched between siblings in bridge mode that are in different VLANs.
-        Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) => {
-            word = Verdict::Drop(DropReason::OtherVlan).pack();
-        }
-        Verdict::Pass | Verdict::Deliver(_) | Verdict::Drop(_) => {}
+        word = Verdict::Drop(DropReason::Refused).pack();
     }
     follow(skb, Hook::Ingress, from, word, Was::THE_SAME);
     act_on_one(skb, Hook::Ingress, from, &frame, Verdict::unpack(word, from, frame.tag))
@@ -157,16 +186,40 @@ extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
 #[inline(always)]
 fn maclane_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    let mark = Mark::decode(skb.mark());
+    let provenance = provenance(skb);
     let Some((frame, payload)) = skb.parsed() else {
-        // Without a source MAC only a mark can say that a child sent it.
-        let from = Mark::proves(skb.mark()).unwrap_or(PORT_HOST);
+        // Without a source MAC only its stamp or its socket can say that a child sent it.
+        let from = if provenance.stamp != NO_STAMP {
+            provenance.stamp
+        } else if provenance.socket.is_of_child() {
+            provenance.socket.0
+        } else {
+            PORT_HOST
+        };
         return finish(skb, Hook::Egress, from, runt(from));
     };
-    let from = match egress_port(&frame, mark, skb.came_in(), &Maps) {
-        Ok(Sender::Port(port)) => port,
+    let from = match attributed(egress_port(&frame, &provenance, &Maps)) {
+        Ok(Sender::Port(port)) => {
+            // The guard has counted what it stamped.
+            if provenance.stamp != port {
+                count::rx(port, skb.size());
+            }
+            port
+        }
+        Ok(Sender::Bypass(port)) => {
+            if maclane_bypass(skb.0, Origin::new(port, Told::Egress).pack()) != 0 {
+                return END;
+            }
+            port
+        }
+        Ok(Sender::Foreign) => {
+            maclane_new_source(pack_mac(frame.src, frame.tag.vlan()));
+            count::rx(PORT_HOST, skb.size());
+            return drop_of(skb, Hook::Egress, PORT_HOST, DropReason::GuardBypass);
+        }
         Ok(Sender::Unknown) => {
             maclane_new_source(pack_mac(frame.src, frame.tag.vlan()));
+            count::rx(PORT_HOST, skb.size());
             PORT_HOST
         }
         Ok(Sender::Transit) => {
@@ -176,10 +229,10 @@ fn maclane_egress(ctx: TcContext) -> i32 {
         // Nobody has proved to be the child whose MAC it is: whoever sent it is behind the host.
         Err(reason) => return drop_of(skb, Hook::Egress, PORT_HOST, reason),
     };
-    // The guard has counted what it marked, and looked at it.
-    if mark != Some(Mark::From(from)) {
-        count::rx(from, skb.size());
-        if is_child(from) && !admit(skb.0, from) {
+    if is_child(from) {
+        skb.clear_stamp();
+        skb.clear_mark();
+        if !admit(skb.0, Origin::new(from, Told::Egress)) {
             return END;
         }
     }
@@ -204,7 +257,7 @@ fn maclane_port(ctx: TcContext) -> i32 {
         return finish(skb, Hook::HostEnd, NO_PORT, Verdict::Drop(DropReason::NoPort));
     };
     count::rx(from, skb.size());
-    if !admit(skb.0, from) {
+    if !admit(skb.0, Origin::new(from, Told::Port)) {
         return END;
     }
     match skb.parsed() {
@@ -532,8 +585,14 @@ pub(crate) fn deliver(
             skb.set_mark(Mark::Transit(from));
             skb.to_egress(parent())
         }
-        // `act` has taken the first, and the decision sends nothing nowhere.
-        (Kind::Wire, Hook::Ingress) | (Kind::None, _) => return Err(Refused),
+        // A frame of a sibling that the kernel has switched here, and that is for the wire: it passes
+        // the egress like an answer on a child's behalf.
+        (Kind::Wire, Hook::Ingress) => {
+            skb.set_mark(Mark::Hairpin);
+            skb.to_egress(parent())
+        }
+        // The decision sends nothing nowhere.
+        (Kind::None, _) => return Err(Refused),
     })
 }
 

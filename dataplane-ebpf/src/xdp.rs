@@ -18,11 +18,13 @@ use aya_ebpf::{
 use dataplane_common::{
     DropReason, Frame, Verdict,
     abi::{Addresses as _, Kind, NeighbourKey, PORT_WIRE},
-    decide::{Audience, decide, ingress_port},
+    decide::{Audience, decide},
     dhcp,
     frame::{ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
+    mark::NO_STAMP,
     neighbour::{Asked, UNSPECIFIED, asked, message},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP},
+    sender::{Provenance, Sender, Socket, ingress_port},
     trace::Hook,
     verdict::Delivery,
 };
@@ -54,8 +56,10 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
     let was = Was::of(frame.dst);
     // Where XDP may not drop, it may be looking at a hairpinned frame: TC sees its mark.
     let may_drop = settings().xdp_may_drop != 0;
-    match ingress_port(&frame, None, None, &Maps) {
-        Ok(PORT_WIRE) => {}
+    // What only an skb says is said behind XDP.
+    let unknown = Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
+    match ingress_port(&frame, &unknown, &Maps).sender() {
+        Ok(Sender::Port(PORT_WIRE)) => {}
         Err(reason) if may_drop => return end(&ctx, &frame, reason),
         Ok(_) | Err(_) => return XDP_PASS,
     }

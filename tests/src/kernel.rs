@@ -2,7 +2,10 @@
 
 use nix::sys::utsname::uname;
 
-use crate::netns::Netns;
+use crate::{
+    bpf::{instruction, load},
+    netns::Netns,
+};
 
 /// Its release, such as `6.1.0-28-cloud-amd64`.
 #[must_use]
@@ -23,6 +26,17 @@ pub fn version() -> (u32, u32) {
 #[must_use]
 pub fn has_tcx() -> bool {
     version() >= (6, 6)
+}
+
+/// Whether TC programs can ask for the network namespace of a frame's socket (Linux 6.15).
+#[must_use]
+pub fn sees_netns() -> bool {
+    const GET_NETNS_COOKIE: i32 = 122;
+    const SCHED_CLS: u32 = 3;
+    // call; r0 = 0; exit
+    let code = [(0x85, GET_NETNS_COOKIE), (0xb7, 0), (0x95, 0)]
+        .map(|(code, value)| instruction(code, (0, 0), 0, value));
+    load(SCHED_CLS, &code, *b"trial\0\0\0").is_ok()
 }
 
 /// Whether the running kernel lacks a kind of link, by `ip link`'s names; then it says so, and the

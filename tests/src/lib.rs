@@ -13,6 +13,7 @@
     reason = "panicking is how the laboratory fails, and a command is often run for its effect"
 )]
 
+pub mod bpf;
 pub mod container;
 pub mod daemon;
 pub mod docker;
@@ -38,6 +39,7 @@ pub mod tap;
 pub mod tcp;
 pub mod topology;
 pub mod traffic;
+pub mod xsk;
 
 use std::{
     sync::{

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
     panic,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -10,6 +11,7 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
+    libc,
     sched::{CloneFlags, setns},
 };
 
@@ -138,6 +140,25 @@ impl Netns {
         thread::spawn(move || {
             join(&path);
             function()
+        })
+    }
+
+    /// Its cookie (`SO_NETNS_COOKIE`, `include/uapi/asm-generic/socket.h`).
+    #[track_caller]
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        const SO_NETNS_COOKIE: i32 = 71;
+        self.enter(|| {
+            let socket = UnixDatagram::unbound().expect("a socket");
+            let mut cookie = 0_u64;
+            let mut len = 8;
+            // SAFETY: the pointers are to live variables, and `len` is the size of `cookie`.
+            let done = unsafe {
+                let (cookie, len) = ((&raw mut cookie).cast(), &raw mut len);
+                libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, cookie, len)
+            };
+            assert_eq!(done, 0, "a namespace has a cookie");
+            cookie
         })
     }
 

@@ -2,9 +2,8 @@
 
 use std::{
     ffi::CString,
-    io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -14,7 +13,11 @@ use std::{
 use nix::libc;
 use serde_json::Value;
 
-use crate::{netns::Netns, process};
+use crate::{
+    bpf::{bpf, instruction, load, open, pair, raw},
+    netns::Netns,
+    process,
+};
 
 /// Where a [`Stranger`] is attached. The numbers are those of `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,6 @@ pub enum Hook {
     Xdp,
 }
 
-const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ENABLE_STATS: libc::c_long = 32;
@@ -43,32 +45,6 @@ pub struct Stranger {
     _counting: OwnedFd,
 }
 
-/// A command of bpf(2), with its argument as 64-bit words.
-fn bpf(command: libc::c_long, argument: &[u64]) -> io::Result<RawFd> {
-    // SAFETY: the words are what the command reads, and what they point to outlives the call.
-    let done =
-        unsafe { libc::syscall(libc::SYS_bpf, command, argument.as_ptr(), size_of_val(argument)) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(RawFd::try_from(done).expect("a descriptor"))
-}
-
-fn open(command: libc::c_long, argument: &[u64]) -> io::Result<OwnedFd> {
-    // SAFETY: these commands return a descriptor that nobody else owns.
-    bpf(command, argument).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Two 32-bit fields of an argument.
-fn pair(low: u32, high: u32) -> u64 {
-    let (low, high) = (low.to_ne_bytes(), high.to_ne_bytes());
-    u64::from_ne_bytes([low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]])
-}
-
-fn raw(fd: &OwnedFd) -> u32 {
-    u32::try_from(fd.as_raw_fd()).expect("a descriptor")
-}
-
 impl Stranger {
     /// Loads a program for a hook.
     #[track_caller]
@@ -77,18 +53,9 @@ impl Stranger {
         // TC_ACT_UNSPEC lets the next program decide; XDP_PASS is 2.
         let (kind, verdict) = if hook == Hook::Xdp { (XDP, 2) } else { (SCHED_CLS, -1_i32) };
         // r0 = verdict; exit
-        let code = [
-            u64::from_ne_bytes([0xb7, 0, 0, 0, 0, 0, 0, 0]) | pair(0, verdict.cast_unsigned()),
-            u64::from_ne_bytes([0x95, 0, 0, 0, 0, 0, 0, 0]),
-        ];
-        let licence = c"GPL";
-        let mut argument = [0_u64; 9];
-        argument[0] = pair(kind, 2);
-        argument[1] = code.as_ptr().expose_provenance() as u64;
-        argument[2] = licence.as_ptr().expose_provenance() as u64;
-        argument[6] = u64::from_ne_bytes(*b"stranger");
-        let program = open(BPF_PROG_LOAD, &argument).expect("a program of two instructions");
-        let counting = open(BPF_ENABLE_STATS, &[0]).expect("programs can be counted");
+        let code = [instruction(0xb7, (0, 0), 0, verdict), instruction(0x95, (0, 0), 0, 0)];
+        let program = load(kind, &code, *b"stranger").expect("a program of two instructions");
+        let counting = open(BPF_ENABLE_STATS, &mut [0]).expect("programs can be counted");
         Self { program, links: Vec::new(), _counting: counting }
     }
 
@@ -102,8 +69,8 @@ impl Stranger {
             Hook::Xdp => (37, 2),
         };
         let head = pair(raw(&self.program), ns.ifindex(ifname));
-        let argument = [head, pair(kind, flags), 0, 0, 0, 0, 0, 0];
-        let link = ns.enter(|| open(BPF_LINK_CREATE, &argument));
+        let mut argument = [head, pair(kind, flags), 0, 0, 0, 0, 0, 0];
+        let link = ns.enter(|| open(BPF_LINK_CREATE, &mut argument));
         self.links.push(link.unwrap_or_else(|e| panic!("cannot attach a stranger: {e}")));
     }
 
@@ -116,8 +83,8 @@ impl Stranger {
     #[track_caller]
     pub fn pin(&self, path: &Path) {
         let name = CString::new(path.as_os_str().as_bytes()).expect("a path without zeroes");
-        let argument = [name.as_ptr().expose_provenance() as u64, pair(raw(&self.program), 0)];
-        bpf(BPF_OBJ_PIN, &argument).expect("it can be pinned");
+        let mut argument = [name.as_ptr().expose_provenance() as u64, pair(raw(&self.program), 0)];
+        bpf(BPF_OBJ_PIN, &mut argument).expect("it can be pinned");
     }
 
     /// How often it ran.
@@ -147,13 +114,9 @@ pub fn programs_on(ns: &Netns, ifname: &str) -> usize {
     let ifindex = ns.ifindex(ifname);
     let tcx = [46_u32, 47].map(|hook| {
         let mut argument = [pair(ifindex, hook), 0, 0, 0, 0, 0, 0, 0];
-        let count = &raw mut argument[3];
         // A kernel without TCX has nothing to tell.
-        let _ = ns.enter(|| bpf(BPF_PROG_QUERY, &argument));
-        // SAFETY: `argument` is live; the kernel has written into it, of which the compiler does
-        // not know.
-        let count = unsafe { count.read_volatile() };
-        usize::try_from(count & 0xffff_ffff).expect("a small number")
+        let _ = ns.enter(|| bpf(BPF_PROG_QUERY, &mut argument));
+        usize::try_from(argument[3] & 0xffff_ffff).expect("a small number")
     });
     xdp + filters.iter().sum::<usize>() + tcx.iter().sum::<usize>()
 }

@@ -19,6 +19,10 @@ use crate::{frames::Frame, netns::Netns, patience};
 #[allow(clippy::cast_possible_truncation, reason = "20")]
 const SOCKADDR_LEN: libc::socklen_t = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
+/// `include/uapi/linux/if_packet.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_QDISC_BYPASS: libc::c_int = 20;
+
 /// An `AF_PACKET` socket, bound to one interface. It keeps every frame that the interface
 /// receives from the moment at which it is opened; frames that are sent there it does not hear.
 ///
@@ -95,6 +99,24 @@ impl Tap {
     pub fn mark(&self, mark: u32) {
         let set = set(&self.socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed());
         set.expect("a socket of root's can be marked");
+    }
+
+    /// What it sends skips the interface's TC hooks and qdisc from now on (`PACKET_QDISC_BYPASS`).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, such as EPERM from a program on the socket's cgroup.
+    pub fn bypass(&self) -> io::Result<()> {
+        set(&self.socket, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+    }
+
+    /// What it sends begins with a `struct virtio_net_hdr` from now on (`PACKET_VNET_HDR`).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, such as EPERM from a program on the socket's cgroup.
+    pub fn vnet_header(&self) -> io::Result<()> {
+        set(&self.socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1)
     }
 
     /// Sends bytes as they are.

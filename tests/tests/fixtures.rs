@@ -10,18 +10,22 @@ mod load;
 mod outcome;
 #[path = "fixtures/rig.rs"]
 mod rig;
+#[path = "fixtures/stamper.rs"]
+mod stamper;
 
 use dataplane_common::{
-    DropReason, Frame, Mark, Tables as _, Verdict,
-    abi::Kind,
-    decide::{Sender, decide, egress_port, ingress_port, runt},
+    DropReason, Frame, Tables as _, Verdict,
+    abi::{Addresses as _, Kind, check_flag},
+    decide::{decide, runt},
+    mark::NO_STAMP,
+    sender::{Provenance, Sender, Socket, egress_port, ingress_port},
 };
 use fixtures::{
     THE_HOST, Table, WIRE, bytes, identity,
     lan::{BROADCAST, HOST, NOBODY, STRANGER, frame, lan, mac},
 };
 use rig::{Entry, Rig, Rigs, Run};
-use tests::{length::COUNTED_FRAMES, slowness};
+use tests::{kernel::sees_netns, length::COUNTED_FRAMES, slowness};
 
 /// True if `BPF_PROG_TEST_RUN` makes an skb of a frame: one of at most a page, with a whole IP
 /// header if it says that it has one (`net/bpf/test_run.c`, `bpf_prog_test_run_skb`). XDP runs on
@@ -46,34 +50,42 @@ fn entry(rig: &Rig, from: u16) -> Entry {
 }
 
 /// What the host says of a frame that meets a program.
-fn expected(
-    rig: &Rig,
-    entry: Entry,
-    frame: Option<&Frame>,
-    mark: Option<Mark>,
-    came_in: u32,
-) -> Verdict {
+fn expected(rig: &Rig, entry: Entry, frame: Option<&Frame>, provenance: &Provenance) -> Verdict {
     let tables = &rig.tables;
     match (entry, frame) {
         (Entry::Ingress | Entry::Xdp, None) => runt(WIRE),
         (Entry::HostEnd(port), None) => runt(port),
         (Entry::Egress, None) => {
-            runt(if let Some(Mark::From(port)) = mark { port } else { THE_HOST })
+            runt(if provenance.stamp == NO_STAMP { THE_HOST } else { provenance.stamp })
         }
         (Entry::HostEnd(port), Some(frame)) => decide(frame, port, tables),
-        (Entry::Ingress | Entry::Xdp, Some(frame)) => match ingress_port(frame, mark, None, tables)
-        {
-            Ok(port) => decide(frame, port, tables),
-            Err(reason) => Verdict::Drop(reason),
-        },
-        (Entry::Egress, Some(frame)) => match egress_port(frame, mark, came_in, tables) {
+        (Entry::Ingress | Entry::Xdp, Some(frame)) => {
+            match ingress_port(frame, provenance, tables).sender() {
+                Ok(Sender::Port(port)) => decide(frame, port, tables),
+                Ok(other) => panic!("{other:?} at the ingress"),
+                Err(reason) => Verdict::Drop(reason),
+            }
+        }
+        (Entry::Egress, Some(frame)) => match egress_port(frame, provenance, tables).sender() {
             Ok(Sender::Port(port)) => decide(frame, port, tables),
+            // Without security it is the port's.
+            Ok(Sender::Bypass(port)) if !enforces(rig, port) => decide(frame, port, tables),
+            Ok(Sender::Bypass(_) | Sender::Foreign) => Verdict::Drop(DropReason::GuardBypass),
             Ok(Sender::Unknown) => decide(frame, THE_HOST, tables),
             Ok(Sender::Transit) => Verdict::Pass,
             Err(reason) => Verdict::Drop(reason),
         },
     }
 }
+
+/// True for a port whose security enforces.
+fn enforces(rig: &Rig, port: u16) -> bool {
+    rig.tables.tables.policy(port).checks & check_flag::ENFORCE != 0
+}
+
+/// Of a frame that a kernel has made.
+const KERNEL: Provenance =
+    Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
 
 fn run_table(table: &Table, rig: &mut Rig, seen: &mut Vec<DropReason>) {
     for (name, frame, from, want) in &table.cases {
@@ -83,13 +95,13 @@ fn run_table(table: &Table, rig: &mut Rig, seen: &mut Vec<DropReason>) {
         }
         let bytes = bytes::write(frame, name.as_bytes());
         let entry = entry(rig, *from);
-        let verdict = expected(rig, entry, Some(frame), None, 0);
+        let verdict = expected(rig, entry, Some(frame), &KERNEL);
         // A macvlan child without a guard is known by its source MAC, so what it sends with
         // another one is decided on as somebody else's.
         if entry != Entry::Egress || verdict == *want {
             assert_eq!(verdict, *want, "{name}");
         }
-        let run = Run { name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        let run = Run { name, entry, bytes: &bytes, provenance: KERNEL };
         rig.check(&run, verdict);
         if entry == Entry::Ingress {
             rig.check(&Run { entry: Entry::Xdp, ..run }, verdict);
@@ -107,7 +119,8 @@ fn the_programs_decide_as_the_host_does() {
         run_table(&table, rigs.get(&table.topology, table.strict), &mut seen);
     }
     // Those that need something else than a frame of a known port have tests of their own here.
-    let elsewhere = [DropReason::Runt, DropReason::NoPort, DropReason::Refused];
+    let elsewhere =
+        [DropReason::Runt, DropReason::NoPort, DropReason::Refused, DropReason::GuardBypass];
     // What follows from who has which address, and from what has come before (`tests/security.rs`,
     // `tests/steering.rs`).
     let addressed = DropReason::Stranger as u32..=DropReason::AddressLimit as u32;
@@ -123,12 +136,12 @@ fn every_length_and_every_tag_is_read_as_on_the_host() {
     for bytes::Case { name, bytes, from, want } in bytes::all() {
         let entry = entry(&rig, from);
         let frame = bytes::read(&bytes);
-        let verdict = expected(&rig, entry, frame.as_ref(), None, 0);
+        let verdict = expected(&rig, entry, frame.as_ref(), &KERNEL);
         assert!(
             verdict == want || entry == Entry::Egress && frame.is_none(),
             "{name}: {verdict:?}"
         );
-        let run = Run { name: &name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        let run = Run { name: &name, entry, bytes: &bytes, provenance: KERNEL };
         if fits_an_skb(&bytes) {
             rig.check(&run, verdict);
         }
@@ -143,19 +156,21 @@ fn a_sender_is_known_by_its_mark_as_on_the_host() {
     let mut rigs = Rigs::default();
     for case in identity::cases() {
         let rig = rigs.get(&case.topology, false);
-        for dst in [STRANGER, BROADCAST] {
+        // Which namespace sent a frame cannot be told by every kernel.
+        if case.topology.netns != 0 && !sees_netns() {
+            continue;
+        }
+        // Copies go to the interfaces of the namespace that a frame is run in.
+        let is_elsewhere = ![Socket::NONE, Socket::HOST].contains(&case.provenance.socket);
+        let destinations = if is_elsewhere { &[STRANGER][..] } else { &[STRANGER, BROADCAST] };
+        for &dst in destinations {
             let frame = frame(dst, case.src, dataplane_common::frame::Tag::NONE);
             // A host end has another index here than in the case.
-            let came_in = rig.ifindex(case.came_in);
-            let verdict = expected(rig, Entry::Egress, Some(&frame), case.mark, came_in);
+            let came_in = rig.ifindex(case.provenance.came_in);
+            let provenance = Provenance { came_in, ..case.provenance };
+            let verdict = expected(rig, Entry::Egress, Some(&frame), &provenance);
             let bytes = bytes::write(&frame, case.name.as_bytes());
-            let run = Run {
-                name: case.name,
-                entry: Entry::Egress,
-                bytes: &bytes,
-                mark: case.mark,
-                came_in,
-            };
+            let run = Run { name: case.name, entry: Entry::Egress, bytes: &bytes, provenance };
             if case.want == Ok(Sender::Transit) {
                 rig.check_transit(&run);
             } else {
@@ -173,8 +188,7 @@ fn what_no_port_sends_and_what_the_kernel_refuses_is_dropped_and_counted() {
         name: "a host end of nobody",
         entry: Entry::HostEnd(2),
         bytes: &bytes,
-        mark: None,
-        came_in: 0,
+        provenance: KERNEL,
     };
     rig.check(&run, Verdict::Drop(DropReason::NoPort));
     rig.check_refusal();
@@ -203,7 +217,7 @@ fn every_frame_of_many_is_counted() {
         ("forged source", Entry::HostEnd(3), frame(HOST, mac(9), untagged), None, Some(spoof)),
     ] {
         let bytes = bytes::write(&frame, name.as_bytes());
-        let run = Run { name, entry, bytes: &bytes, mark: None, came_in: 0 };
+        let run = Run { name, entry, bytes: &bytes, provenance: KERNEL };
         let (tx, drops) = rig.run_many(&run, times);
         let counted = u64::from(times);
         assert_eq!(tx, port.map(|port| (port, counted)).into_iter().collect(), "{name}");

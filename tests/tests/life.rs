@@ -138,6 +138,7 @@ fn killed_under_load_it_loses_no_frame_and_finds_everything_as_it_was() {
 #[test]
 fn stopped_it_leaves_the_dataplane_and_started_again_it_takes_over_what_happened() {
     let mut site = Site::new();
+    site.daemon.run(&["child", "set", "m", "--trust", "mac"]);
     site.daemon.stop();
     site.assert_all_reach();
     site.adopted.delete("eth0");
@@ -244,6 +245,10 @@ fn a_child_whose_namespace_is_gone_is_shown_so_and_can_be_removed() {
 #[test]
 fn a_changed_mac_is_followed() {
     let site = Site::new();
+    // A child whose security enforces keeps its MAC (`security/identity.rs`).
+    for name in ["m", "v"] {
+        site.daemon.run(&["child", "set", name, "--trust", "mac"]);
+    }
     for (ns, name, mac, last) in [
         (&site.macvlan, "m", 0x61, 101),
         (&site.veth, "v", 0x62, 102),

@@ -142,6 +142,7 @@ fn changes_that_nobody_could_tell_are_found() {
     busy.ip("link add noise type veth peer name noise1");
     // Of a link that is down not every change is told.
     busy.up("noise");
+    site.daemon.run(&["child", "set", "m", "--trust", "mac"]);
     site.daemon.freeze(true);
     // More events than the socket has room for.
     let batch: Vec<String> = (0..4000).map(|n| format!("link set noise alias {n:0250}")).collect();

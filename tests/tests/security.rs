@@ -7,6 +7,8 @@ mod addresses;
 mod attacks;
 #[path = "security/attacks_v6.rs"]
 mod attacks_v6;
+#[path = "security/bypass.rs"]
+mod bypass;
 #[path = "security/floods.rs"]
 mod floods;
 #[path = "security/identity.rs"]

@@ -33,6 +33,12 @@ impl Held {
         detach(path, self.0.remove(path))
     }
 
+    /// Puts another program into the place of a link's.
+    pub(super) fn update(&self, path: &Path, program: &impl AsFd) -> io::Result<()> {
+        let link = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
+        sys::update(link.as_fd(), program.as_fd())
+    }
+
     /// The index of the interface that a link is on; `None` if it is not there or on none.
     pub(super) fn interface_of(&self, path: &Path) -> Option<u32> {
         self.0.get(path).and_then(|link| sys::interface_of(link.as_fd()))

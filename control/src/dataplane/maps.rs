@@ -15,8 +15,8 @@ use dataplane_common::{
     DropReason,
     abi::{
         self, AllowedKey, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Kind,
-        Learned, Neighbour, NeighbourKey, Offence, OffenceKey, Offended, Policy, Port, PortRef,
-        Stats, Usage, Vlan, event_kind, map,
+        Learned, Neighbour, NeighbourKey, Netns, Offence, OffenceKey, Offended, Policy, Port,
+        PortRef, Stats, Usage, Vlan, event_kind, map,
     },
     topology::TableSet,
     trace::{Snap, TRACE_BYTES, Tracer},
@@ -38,6 +38,7 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::FDB => of::<FdbKey, FdbValue>(abi::FDB_ENTRIES),
         map::PORTS => of::<u32, Port>(abi::PORTS),
         map::HOST_ENDS => of::<u32, PortRef>(abi::PORTS),
+        map::NETNS => of::<u64, Netns>(abi::NETNS),
         // struct bpf_devmap_val (include/uapi/linux/bpf.h)
         map::TX => of::<u32, [u32; 2]>(abi::PORTS),
         map::VLANS => of::<u32, Vlan>(abi::VLANS),
@@ -76,6 +77,7 @@ pub(super) struct Maps {
     fdb: HashMap<MapData, FdbKey, FdbValue>,
     ports: Array<MapData, Port>,
     host_ends: HashMap<MapData, u32, PortRef>,
+    netns: HashMap<MapData, u64, Netns>,
     tx: DevMap<MapData>,
     vlans: Array<MapData, Vlan>,
     groups: HashMap<MapData, GroupKey, PortRef>,
@@ -104,6 +106,7 @@ impl Maps {
             fdb: take(ebpf, map::FDB)?,
             ports: take(ebpf, map::PORTS)?,
             host_ends: take(ebpf, map::HOST_ENDS)?,
+            netns: take(ebpf, map::NETNS)?,
             tx: take(ebpf, map::TX)?,
             vlans: take(ebpf, map::VLANS)?,
             groups: take(ebpf, map::GROUPS)?,
@@ -123,6 +126,7 @@ impl Maps {
             fdb: self.fdb.iter().collect::<Result<_, _>>()?,
             groups: self.groups.iter().collect::<Result<_, _>>()?,
             host_ends: self.host_ends.iter().collect::<Result<_, _>>()?,
+            netns: self.netns.iter().collect::<Result<_, _>>()?,
             neighbours: self.neighbours.iter().collect::<Result<_, _>>()?,
             ..TableSet::default()
         };
@@ -196,6 +200,10 @@ impl Maps {
             self.host_ends.insert(ifindex, port, 0).doing(|| full(map::HOST_ENDS))?;
             failpoint!("maps.host_ends");
         }
+        for (cookie, port) in added(&old.netns, &new.netns) {
+            self.netns.insert(cookie, port, 0).doing(|| full(map::NETNS))?;
+            failpoint!("maps.netns");
+        }
         for (port, ifindex) in added(&old.tx, &new.tx) {
             self.tx.set(u32::from(*port), *ifindex, None, 0).doing(|| full(map::TX))?;
             failpoint!("maps.tx");
@@ -252,6 +260,10 @@ impl Maps {
             // Index 0 empties the slot (`kernel/bpf/devmap.c`, `__dev_map_update_elem`).
             self.tx.set(u32::from(*port), 0, None, 0)?;
             failpoint!("maps.tx_removed");
+        }
+        for cookie in removed(&old.netns, &new.netns) {
+            self.netns.remove(cookie).doing(|| format!("cannot remove from {}", map::NETNS))?;
+            failpoint!("maps.netns_removed");
         }
         for ifindex in removed(&old.host_ends, &new.host_ends) {
             self.host_ends

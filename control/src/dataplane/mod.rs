@@ -7,6 +7,7 @@ mod held;
 mod maps;
 mod observed;
 mod pins;
+mod sockopt;
 mod sys;
 mod trace;
 mod xdp;
@@ -19,7 +20,8 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{SchedClassifier, TcAttachType, Xdp},
+    programs::{ProgramType, SchedClassifier, TcAttachType, Xdp},
+    sys::{BpfHelper, is_helper_supported},
 };
 use dataplane_common::{
     abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings},
@@ -42,6 +44,14 @@ use crate::{
 /// The programs of a parent.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MACLANE_BPF_OBJECT"));
 
+/// True if TC programs can ask for the network namespace of a frame's socket
+/// (`bpf_get_netns_cookie`, since Linux 6.15): the kernel is tried.
+pub(crate) fn sees_netns() -> bool {
+    let helper = BpfHelper::BPF_FUNC_get_netns_cookie;
+    failpoint::refuse("get_netns_cookie").is_ok()
+        && is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false)
+}
+
 /// Its programs, by the names that the kernel shows.
 mod program {
     pub(super) const XDP: &str = "maclane_xdp";
@@ -50,6 +60,7 @@ mod program {
     pub(super) const PORT: &str = "maclane_port";
     pub(super) const MACVLAN: &str = "maclane_macvlan";
     pub(super) const GUARD: &str = "maclane_guard";
+    pub(super) const SOCKOPT: &str = "maclane_sockopt";
     pub(super) const TC: [&str; 3] = [INGRESS, EGRESS, PORT];
 }
 
@@ -71,6 +82,8 @@ pub(crate) struct Dataplane {
     guards: guard::Guards,
     /// Why XDP cannot be had: the kernel does not take its program.
     xdp_refused: Option<String>,
+    /// Why options of sockets cannot be refused: the kernel does not take the program.
+    sockopt_refused: Option<String>,
 }
 
 macro_rules! failed {
@@ -135,7 +148,7 @@ impl Dataplane {
         for path in there.chain(pins.link_names().map(|name| pins.link(&name))) {
             held.hold(&path)?;
         }
-        let xdp_refused = None;
+        let (xdp_refused, sockopt_refused) = (None, None);
         let mut dataplane = Self {
             ebpf,
             pins,
@@ -150,6 +163,7 @@ impl Dataplane {
             tc,
             guards,
             xdp_refused,
+            sockopt_refused,
         };
         dataplane.load_programs()?;
         #[cfg(feature = "bpf-log")]
@@ -167,6 +181,9 @@ impl Dataplane {
             Ok(()) => self.pin_program(name, |plane, path| Ok(plane.xdp()?.pin(path)?))?,
             // TC does the whole job.
             Err(e) => self.xdp_refused = Some(e.to_string()),
+        }
+        if let Err(e) = self.load_sockopt() {
+            self.sockopt_refused = Some(e.to_string());
         }
         let name = program::MACVLAN;
         match verified(name, || Ok(self.tc(name)?.load()?)) {

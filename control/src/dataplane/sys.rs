@@ -18,6 +18,8 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
@@ -113,6 +115,46 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         &Object { path: name.as_ptr().expose_provenance() as u64, fd: raw(fd), flags: 0 },
     )
     .map(drop)
+}
+
+/// `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct Update {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// `BPF_LINK_CREATE`.
+#[repr(C)]
+struct Create {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `BPF_CGROUP_SETSOCKOPT`, an attach type.
+const CGROUP_SETSOCKOPT: u32 = 22;
+
+/// Attaches a program to a cgroup, beside those of others, for setsockopt(2). aya does not hand out
+/// such a link to be pinned.
+pub(super) fn attach_setsockopt(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let (program, target) = (raw(program), raw(cgroup));
+    let create = Create { program, target, attach_type: CGROUP_SETSOCKOPT, flags: 0 };
+    let fd = RawFd::try_from(bpf(BPF_LINK_CREATE, &create)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given out this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts another program into the place of a link's.
+pub(super) fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let update = Update { link: raw(link), program: raw(program), flags: 0, old_program: 0 };
+    bpf(BPF_LINK_UPDATE, &update).map(drop)
 }
 
 /// Takes the program of a link off its interface. That of an interface which is gone is off

@@ -38,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) netns: PathBuf,
     /// Which namespace that is.
     pub(crate) netns_id: NetnsId,
+    /// Its cookie; 0 where the kernel has none.
+    pub(crate) cookie: u64,
     /// The link in there.
     pub(crate) link: Link,
 }
@@ -251,10 +253,9 @@ pub(crate) async fn find_links(
                 && link.lower_netns.is_some() == elsewhere
                 && let Some(mac) = link.mac.filter(|mac| macs.contains(mac))
             {
-                found.insert(
-                    mac,
-                    Found { netns: netns.path().to_owned(), netns_id: netns.id(), link },
-                );
+                let (path, netns_id) = (netns.path().to_owned(), netns.id());
+                let cookie = netns.cookie().unwrap_or_default();
+                found.insert(mac, Found { netns: path, netns_id, cookie, link });
             }
         }
     };

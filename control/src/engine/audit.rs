@@ -10,12 +10,15 @@ use std::{
 use dataplane_common::abi::{Learned, NeighbourKey, Policy as PortPolicy, check_flag};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::state::{Child, Problem, State};
+use super::{
+    rights,
+    state::{Child, Problem, State},
+};
 use crate::{
     clock,
     dataplane::{Mark, TcKind, XdpIn},
     error::{Context, Error, Result},
-    model::Kind,
+    model::{Kind, Security},
     netlink::Link,
     netns::Netns,
 };
@@ -48,6 +51,18 @@ const FORGET: Duration = Duration::from_secs(3600);
 /// True for an address that a child has not used for long.
 fn is_forgotten(learned: &Learned, now: Duration) -> bool {
     now.saturating_sub(Duration::from_nanos(learned.seen)) > FORGET
+}
+
+/// What is open where the options of sockets cannot be refused.
+fn bypass_problem(why: &str, sees_netns: bool) -> String {
+    let open = if sees_netns {
+        "a child in bridge mode with CAP_NET_RAW can send broadcasts to its siblings unchecked \
+         (use --mode vepa), and any child can hide a header behind a checksum offload"
+    } else {
+        "a child with CAP_NET_RAW can send around its guard, and hide a header behind a checksum \
+         offload (use --kind veth for children that are not trusted)"
+    };
+    format!("socket options cannot be refused: {why}; {open}")
 }
 
 /// True for a port that is kept to its addresses.
@@ -236,9 +251,23 @@ impl State {
         let has_macvlan = self
             .children_of(iface)
             .any(|(_, child)| self.kind_of(&child.record.value) == Kind::Macvlan);
+        let is_enforced = self.children_of(iface).any(|(_, child)| {
+            let record = &child.record.value;
+            let network = self.network(&record.spec.network);
+            network.is_ok_and(|network| {
+                rights::policy_of(network, record).security == Security::Enforce
+            })
+        });
+        let sees_netns = self.sees_netns;
         let parent = self.parent_mut(iface)?;
-        parent.problems.retain(|about, _| !matches!(about, Problem::Guard | Problem::Mtu(_)));
+        parent.problems.retain(|about, _| {
+            !matches!(about, Problem::Guard | Problem::Bypass | Problem::Mtu(_))
+        });
         let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
+        if let Some(why) = parent.sockopt_refused.as_ref().filter(|_| is_enforced) {
+            let problem = bypass_problem(why, sees_netns && plane.guard_refused().is_none());
+            parent.problems.insert(Problem::Bypass, problem);
+        }
         let refused = plane.guard_refused().filter(|_| has_macvlan || !parent.adopted.is_empty());
         if let Some(why) = refused {
             let problem = format!(

@@ -96,6 +96,7 @@ fn words(reason: DropReason) -> &'static str {
         DropReason::Router => "says to be a router",
         DropReason::HiddenHeader => "hides what it sends",
         DropReason::AddressLimit => "takes more addresses than it may have",
+        DropReason::GuardBypass => "bypasses the guard on its link",
         DropReason::VlanNotAllowed => "sends in a VLAN that it is not in",
         DropReason::Stacked => "sends stacked tags",
         DropReason::SourceIsOurs => "sends with a source MAC that is one of ours",

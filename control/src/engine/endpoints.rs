@@ -404,9 +404,10 @@ impl State {
         }
         for netns in record.places() {
             let inside = Netlink::inside(&netns)?;
-            let Some(live) = self.observe(record, &network, &netns, &inside).await? else {
+            let Some(mut live) = self.observe(record, &network, &netns, &inside).await? else {
                 continue;
             };
+            self.follow_mac(name, record, &network, &mut live).await?;
             let live = match self.attach_child(record, &network, &netns, live).await {
                 Ok(live) => live,
                 Err(e) => {

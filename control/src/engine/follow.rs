@@ -1,14 +1,17 @@
 //! Following children: what has changed about their links, and what follows from it.
 
+use std::net::IpAddr;
+
 use super::{
     adopt::find_links,
     children::{alias, own_name},
+    rights,
     state::{ChildRecord, Live, Problem, State},
 };
 use crate::{
     dataplane::TcKind,
     error::{ErrorKind, Result},
-    model::{Kind, Mode, NetworkSpec},
+    model::{Kind, Mac, Mode, NetworkSpec, Security, Trust},
     netlink::{Change, Link, LinkKind, Netlink},
     netns::Netns,
 };
@@ -65,6 +68,7 @@ impl State {
                 mode: link.kind.mode(),
                 host_end: host_end.map_or(0, |link| link.index),
                 netns: netns.id(),
+                cookie: netns.cookie().unwrap_or_default(),
                 guarded: false,
                 takes_xdp: false,
             })
@@ -304,9 +308,37 @@ impl State {
         Ok(())
     }
 
-    /// Takes over the MAC that a child has given itself, unless it is somebody else's: then the
-    /// child keeps the one that it had, and what it sends is dropped for its source MAC.
-    async fn follow_mac(
+    /// Why a child may not have a MAC: it is another port's, pinned, or the child is kept to its own.
+    fn refuses_mac(
+        &self,
+        name: &str,
+        record: &ChildRecord,
+        network: &NetworkSpec,
+        mac: Mac,
+    ) -> Result<Option<String>> {
+        if let Some(owner) = self.owner_of_mac(&record.parent, mac, Some(name))? {
+            return Ok(Some(format!("the MAC of {owner}")));
+        }
+        if let Some(ip) = self.pinned_to(&record.parent, mac) {
+            return Ok(Some(format!("the MAC that {ip} is pinned to")));
+        }
+        let policy = rights::policy_of(network, record);
+        let is_kept = policy.security == Security::Enforce && !policy.trust.contains(&Trust::Mac);
+        Ok(is_kept.then(|| "and its security enforces its MAC (see --trust mac)".into()))
+    }
+
+    /// An address that is pinned to a MAC, in a network of a parent.
+    fn pinned_to(&self, parent: &str, mac: Mac) -> Option<IpAddr> {
+        let networks = self.networks.values().map(|network| &network.value);
+        networks
+            .filter(|network| network.parent == parent)
+            .flat_map(|network| &network.bindings)
+            .find_map(|(ip, of)| (*of == mac).then_some(*ip))
+    }
+
+    /// Takes over the MAC that a child has given itself, if it may have that one. Otherwise the child
+    /// keeps the one that it had, and what it sends is dropped for its source MAC.
+    pub(crate) async fn follow_mac(
         &mut self,
         name: &str,
         record: &ChildRecord,
@@ -318,10 +350,11 @@ impl State {
         if network.mode == Mode::Passthru {
             return Ok(());
         }
-        if let Some(owner) = self.owner_of_mac(&record.parent, live.mac, Some(name))? {
+        if let Some(why) = self.refuses_mac(name, record, network, live.mac)? {
             let problem = format!(
-                "child \"{name}\" has given itself {}, the MAC of {owner}; its frames are dropped until it has {before} again",
-                live.mac
+                "child \"{name}\" has given itself {}, {why}; its frames are dropped until it has {before} again \
+                 (`ip link set dev {} address {before}` in its namespace)",
+                live.mac, live.ifname
             );
             live.mac = before;
             return self.note_problem(record, problem);

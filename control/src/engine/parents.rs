@@ -301,6 +301,8 @@ impl State {
         let parent = self.parent_mut(iface)?;
         let Some(plane) = &mut parent.plane else { return Ok(()) };
         plane.attach_tc(&link.name, link.index, &filters)?;
+        // What it cannot refuse the parent's egress tells apart, where the kernel can.
+        parent.sockopt_refused = plane.attach_sockopt().err().map(|e| e.to_string());
         if parent.xdp_for == Some(link.index) {
             return Ok(());
         }
@@ -321,6 +323,9 @@ impl State {
             xdp_sees_tags: u8::from(xdp.is_some() && self.sees_tags(&spec.iface, link).await),
             xdp_generic: u8::from(xdp == Some(XdpIn::Generic)),
             trace: 0,
+            netns: u8::from(self.sees_netns),
+            host: self.own_cookie,
+            pad: [0; 2],
         }
     }
 

@@ -70,15 +70,17 @@ fn checks(policy: &Policy) -> u16 {
         Arp::Flood => check_flag::ARP_FLOOD,
     };
     let unless = |word, flags| if policy.trust.contains(&word) { 0 } else { flags };
+    let raw = if policy.trust.contains(&Trust::RawSocket) { check_flag::RAW_SOCKET } else { 0 };
     let looked_for = unless(Trust::DhcpServer, check_flag::DHCP_SERVER)
         | unless(Trust::Router, check_flag::ROUTER)
         | unless(Trust::Mac, check_flag::MAC)
         | unless(Trust::Ip, check_flag::ADDRESS);
-    arp | match policy.security {
-        Security::Off => LEARN,
-        Security::Log => looked_for | learned(policy),
-        Security::Enforce => looked_for | learned(policy) | check_flag::ENFORCE,
-    }
+    arp | raw
+        | match policy.security {
+            Security::Off => LEARN,
+            Security::Log => looked_for | learned(policy),
+            Security::Enforce => looked_for | learned(policy) | check_flag::ENFORCE,
+        }
 }
 
 /// A child whose addresses are looked at may take others of IPv6 by asking for them first; one that is

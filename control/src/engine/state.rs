@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::ConfigFile,
-    dataplane::{Dataplane, TcKind, XdpIn},
+    dataplane::{Dataplane, TcKind, XdpIn, sees_netns},
     error::{Error, Result},
     events::Events,
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, ParentSpec},
@@ -164,6 +164,8 @@ pub(crate) struct Live {
     pub(crate) host_end: u32,
     /// Its namespace.
     pub(crate) netns: NetnsId,
+    /// The cookie of its namespace; 0 where the kernel has none.
+    pub(crate) cookie: u64,
     /// `maclane_guard` is on it.
     pub(crate) guarded: bool,
     /// It takes frames from XDP.
@@ -219,6 +221,8 @@ pub(crate) struct Parent {
     pub(crate) xdp_for: Option<u32>,
     /// The XDP programs that were on the interface after that.
     pub(crate) xdp_seen: Vec<(u32, XdpIn)>,
+    /// Why options of sockets cannot be refused.
+    pub(crate) sockopt_refused: Option<String>,
     /// All its children were looked at since the interface is there.
     pub(crate) looked: bool,
     /// Keeps other daemons from its pins.
@@ -256,6 +260,8 @@ pub(crate) enum Problem {
     Pins,
     /// The program that proves which child sent a frame.
     Guard,
+    /// Frames around that program, and the options of sockets that send them.
+    Bypass,
     /// The MTU of the child with this name.
     Mtu(String),
     /// The last pass of the control loop.
@@ -283,6 +289,7 @@ impl Parent {
             xdp: None,
             xdp_for: None,
             xdp_seen: Vec::new(),
+            sockopt_refused: None,
             looked: false,
             lock: None,
             audited: None,
@@ -304,6 +311,10 @@ pub(crate) struct State {
     pub(crate) store: RedbStore,
     pub(crate) netlink: Netlink,
     pub(crate) own_netns: NetnsId,
+    /// The cookie of the daemon's namespace; 0 where the kernel has none.
+    pub(crate) own_cookie: u64,
+    /// The programs see the namespace of a frame's socket.
+    pub(crate) sees_netns: bool,
     pub(crate) tc: TcKind,
     pub(crate) parents: BTreeMap<String, Parent>,
     pub(crate) networks: BTreeMap<String, Versioned<NetworkSpec>>,
@@ -345,6 +356,8 @@ impl State {
         Ok(Self {
             netlink: Netlink::own()?,
             own_netns: Netns::own()?.id(),
+            own_cookie: Netns::own()?.cookie().unwrap_or_default(),
+            sees_netns: sees_netns(),
             tc: TcKind::of(settings.tc),
             parents: parents.into_iter().map(|(k, record)| (k, Parent::new(record))).collect(),
             networks: networks.into_iter().collect(),

@@ -115,7 +115,12 @@ impl State {
         let link = parent.link.as_ref()?;
         let created = self.children_of(iface).filter_map(|(_, child)| self.port_of(child));
         let adopted = parent.adopted.iter().map(|(mac, adopted)| {
-            port_of_adopted(*mac, adopted, self.host_of_adopted(iface, adopted))
+            let inside = self.host_of_adopted(iface, adopted);
+            let is_hosts = adopted.found.as_ref().is_some_and(|f| f.netns_id == self.own_netns);
+            PortChild {
+                has_filters: adopted.guarded && !is_hosts,
+                ..port_of_adopted(*mac, adopted, inside)
+            }
         });
         Some(Topology {
             parent: link.index,
@@ -131,6 +136,7 @@ impl State {
                 .collect(),
             pinned: self.pinned(iface),
             wire: rights::of_wire(&parent.record.value.spec),
+            netns: self.own_cookie,
         })
     }
 
@@ -162,6 +168,8 @@ impl State {
             host_end: live.host_end,
             flags: flags(network, live),
             local: self.local_flags(network, live) | rights::local_flags(network, record),
+            netns: live.cookie,
+            has_filters: false,
             takes_xdp: live.takes_xdp,
             rights: rights::of(network, record),
         })
@@ -231,6 +239,8 @@ fn port_of_adopted(
         host_end: 0,
         flags: mode_flags(adopted.mode()) | guard | flags,
         local: any_source(adopted.mode()) | local,
+        netns: adopted.found.as_ref().map_or(0, |found| found.cookie),
+        has_filters: false,
         takes_xdp: false,
         rights,
     }

@@ -27,8 +27,14 @@ fn state_name(up: Option<bool>, none: &str) -> String {
     }
 }
 
-fn identity(guarded: bool) -> String {
-    if guarded { "guard".into() } else { "mac".into() }
+/// How the sender of a macvlan child's frames is known. `guard-only`: the kernel cannot tell frames that
+/// bypass the guard from the host's.
+fn identity(guarded: bool, sees_netns: bool) -> String {
+    match (guarded, sees_netns) {
+        (true, true) => "guard".into(),
+        (true, false) => "guard-only".into(),
+        (false, _) => "mac".into(),
+    }
 }
 
 impl State {
@@ -122,7 +128,7 @@ impl State {
             identity: match network.map(|network| network.kind) {
                 // Its host end is on this side.
                 Some(Kind::Veth) => "port".into(),
-                _ => identity(live.is_some_and(|live| live.guarded)),
+                _ => identity(live.is_some_and(|live| live.guarded), self.sees_netns),
             },
             policy: self.policy_of(record),
             own_policy: record.spec.own_policy(),
@@ -153,7 +159,7 @@ impl State {
             state: "up".into(),
             lease_until: None,
             origin: Origin::Adopted,
-            identity: identity(adopted.guarded),
+            identity: identity(adopted.guarded, self.sees_netns),
             policy: inside.map(|(network, record)| rights::policy_of(network, record)),
             own_policy: Vec::new(),
         }

@@ -85,6 +85,9 @@ pub(crate) enum Trust {
     Mac,
     /// Any source address, and any claim in ARP and neighbour discovery.
     Ip,
+    /// Packet sockets that bypass the hooks of the child's link (`PACKET_QDISC_BYPASS`). Port security
+    /// holds for what they send.
+    RawSocket,
 }
 
 /// A list such as `dhcp-server,router`; `none` is the empty one.
@@ -325,7 +328,10 @@ mod tests {
         assert_eq!(trust("ip,dhcp-server,ip").unwrap(), expected);
         for bad in ["", "all", "dhcp", "BPDU", "mac,", "none,mac"] {
             let message = trust(bad).unwrap_err().message;
-            assert!(message.contains("use dhcp-server, router, bpdu, mac, ip"), "{bad}: {message}");
+            assert!(
+                message.contains("use dhcp-server, router, bpdu, mac, ip, raw-socket"),
+                "{bad}: {message}"
+            );
         }
     }
 }

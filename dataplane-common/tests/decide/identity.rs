@@ -1,8 +1,10 @@
 //! Who sent a frame that is about to leave through the parent, and frames too short to say.
 
 use dataplane_common::{
-    decide::{egress_port, ingress_port, runt},
+    decide::runt,
     frame::Tag,
+    mark::NO_STAMP,
+    sender::{Provenance, egress_port, ingress_port},
 };
 use fixtures::{
     identity::{Arrival, Case, arrivals, cases, runts},
@@ -11,11 +13,11 @@ use fixtures::{
 
 #[test]
 fn a_sender_is_known_by_proof_and_else_by_its_mac() {
-    for Case { name, topology, src, mark, came_in, want } in cases() {
+    for Case { name, topology, src, provenance, want } in cases() {
         for dst in [STRANGER, BROADCAST] {
             for tag in [Tag::NONE, Tag::one(10), Tag::stacked(10)] {
-                let got = egress_port(&frame(dst, src, tag), mark, came_in, &tables(&topology));
-                assert_eq!(got, want, "{name}");
+                let got = egress_port(&frame(dst, src, tag), &provenance, &tables(&topology));
+                assert_eq!(got.sender(), want, "{name}");
             }
         }
     }
@@ -23,9 +25,15 @@ fn a_sender_is_known_by_proof_and_else_by_its_mac() {
 
 #[test]
 fn a_frame_of_a_sibling_is_told_from_one_of_the_wire() {
-    for Arrival { name, topology, src, dst, mark, stamp, want } in arrivals() {
-        let got = ingress_port(&frame(dst, src, Tag::NONE), mark, stamp, &tables(&topology));
-        assert_eq!(got, want, "{name}");
+    for Arrival { name, topology, src, dst, stamp, socket, want } in arrivals() {
+        let provenance = Provenance {
+            mark: None,
+            stamp: stamp.unwrap_or(NO_STAMP),
+            socket,
+            came_in: topology.parent,
+        };
+        let got = ingress_port(&frame(dst, src, Tag::NONE), &provenance, &tables(&topology));
+        assert_eq!(got.sender(), want, "{name}");
     }
 }
 

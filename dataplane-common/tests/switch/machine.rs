@@ -4,13 +4,15 @@
 use dataplane_common::{
     Frame, Mark, Tables, Verdict,
     abi::{GroupKey, Kind, PORT_HOST, PORT_WIRE},
-    decide::{Sender, copy_for, decide, egress_port, ingress_port},
+    decide::{copy_for, decide},
     frame::{Mac, Tag},
+    mark::NO_STAMP,
+    sender::{Provenance, Sender, Socket, egress_port, ingress_port},
     topology::TableSet,
     verdict::{Copy, Delivery, Flood, IngressCopy},
 };
 
-use crate::model::{Child, Lan, Mode};
+use crate::model::{Child, Lan, Mode, PARENT};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
@@ -45,6 +47,12 @@ fn retagged(frame: &Frame, have: Tag, want: Tag) -> Frame {
     Frame { tag: if want.is_some() { Tag::one(want.tci()) } else { Tag::NONE }, ..*frame }
 }
 
+/// Of a frame that the kernel has made.
+fn provenance(mark: Option<Mark>, stamp: Option<u16>, came_in: u32) -> Provenance {
+    let stamp = stamp.unwrap_or(NO_STAMP);
+    Provenance { mark, stamp, socket: Socket::NONE, came_in }
+}
+
 /// The kernel.
 impl Machine<'_> {
     /// A port sends a frame.
@@ -53,7 +61,7 @@ impl Machine<'_> {
             Some(child) if child.is_macvlan => self.macvlan_transmit(frame, child),
             Some(_) => self.act(Hook::HostEnd, frame, from),
             None if from == PORT_WIRE => self.arrived(frame, None),
-            None => self.egress(frame, None, 0, from),
+            None => self.egress(frame, &provenance(None, None, 0), from),
         }
     }
 
@@ -76,8 +84,8 @@ impl Machine<'_> {
                 return;
             }
         }
-        let mark = child.guarded.then_some(Mark::From(child.port));
-        self.egress(frame, mark, 0, child.port);
+        let stamp = child.guarded.then_some(child.port);
+        self.egress(frame, &provenance(None, stamp, 0), child.port);
     }
 
     /// The parent's ingress behind our program (`net/core/dev.c`, `__netif_receive_skb_core`).
@@ -130,14 +138,16 @@ impl Machine<'_> {
 impl Machine<'_> {
     /// `maclane_ingress`, for a frame that no program has put there.
     fn arrived(&mut self, frame: &Frame, stamp: Option<u16>) {
-        if let Ok(port) = ingress_port(frame, None, stamp, self.tables) {
-            self.act(Hook::Ingress, frame, port);
+        match ingress_port(frame, &provenance(None, stamp, 0), self.tables).sender() {
+            Ok(Sender::Port(port)) => self.act(Hook::Ingress, frame, port),
+            Ok(other) => panic!("without a socket it is {other:?}"),
+            Err(_) => {}
         }
     }
 
     /// `maclane_egress`; `sender` is who it must take for the sender.
-    fn egress(&mut self, frame: &Frame, mark: Option<Mark>, came_in: u32, sender: u16) {
-        match egress_port(frame, mark, came_in, self.tables) {
+    fn egress(&mut self, frame: &Frame, provenance: &Provenance, sender: u16) {
+        match egress_port(frame, provenance, self.tables).sender() {
             Ok(Sender::Transit) => self.reach(PORT_WIRE, frame),
             Ok(Sender::Port(port)) => {
                 assert_eq!(port, sender, "taken for another sender");
@@ -147,13 +157,13 @@ impl Machine<'_> {
                 assert_eq!(PORT_HOST, sender, "taken for the host");
                 self.act(Hook::Egress, frame, PORT_HOST);
             }
+            Ok(other) => panic!("without a socket it is {other:?}"),
             Err(_) => {}
         }
     }
 
     fn act(&mut self, hook: Hook, frame: &Frame, from: u16) {
         match decide(frame, from, self.tables) {
-            Verdict::Deliver(Delivery { kind: Kind::Wire, .. }) if hook == Hook::Ingress => {}
             Verdict::Deliver(delivery) => self.deliver(hook, frame, delivery, from),
             Verdict::Flood(plan) => self.flood(hook, frame, plan, 0),
             Verdict::Drop(_) => {}
@@ -174,9 +184,13 @@ impl Machine<'_> {
             (Kind::Wire, Hook::Egress) => self.reach(PORT_WIRE, &frame),
             (Kind::Wire, Hook::HostEnd) => {
                 let came_in = self.lan.child(from).map_or(0, Child::host_end);
-                self.egress(&frame, Some(Mark::Transit(from)), came_in, from);
+                self.egress(&frame, &provenance(Some(Mark::Transit(from)), None, came_in), from);
             }
-            (Kind::Wire, Hook::Ingress) | (Kind::None, _) => panic!("delivered to nowhere"),
+            (Kind::Wire, Hook::Ingress) => {
+                let mark = Some(Mark::Hairpin);
+                self.egress(&frame, &provenance(mark, None, PARENT), from);
+            }
+            (Kind::None, _) => panic!("delivered to nowhere"),
         }
     }
 

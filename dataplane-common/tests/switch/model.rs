@@ -76,6 +76,9 @@ impl Child {
     }
 }
 
+/// The index of the parent.
+pub(crate) const PARENT: u32 = 50;
+
 impl Lan {
     pub(crate) fn child(&self, port: u16) -> Option<&Child> {
         self.children.iter().find(|c| c.port == port)
@@ -300,7 +303,7 @@ impl Lan {
     pub(crate) fn topology(&self) -> Topology {
         let children = self.children.iter().map(Child::described).collect();
         Topology {
-            parent: 50,
+            parent: PARENT,
             mac: self.mac,
             host_vlans: self.host_vlans.clone(),
             host_macs: self.host_macs.clone(),
@@ -333,6 +336,8 @@ impl Child {
             host_end: self.host_end(),
             flags: mode | guard | internal,
             local,
+            netns: 0,
+            has_filters: false,
             takes_xdp: false,
             rights: Rights::default(),
         }

@@ -7,8 +7,10 @@ use arbitrary::Arbitrary;
 use dataplane_common::{
     Frame, Mark, Tables, Verdict,
     abi::{Kind, PORT_FIRST_CHILD, PORT_HOST, PORT_WIRE, port_flag},
-    decide::{Sender, copy_for, decide, egress_port, ingress_port},
+    decide::{copy_for, decide},
     frame::{Mac, OffloadedTag, Tag, head_of},
+    mark::NO_STAMP,
+    sender::{Provenance, Sender, Socket, egress_port, ingress_port},
     topology::{Child, Membership, Rights, TableSet, Topology},
 };
 use libfuzzer_sys::fuzz_target;
@@ -41,6 +43,7 @@ struct Input {
     mark: u32,
     came_in: u32,
     stamp: Option<u16>,
+    socket: Option<u8>,
 }
 
 const HOST: Mac = [2, 0, 0, 0, 0, 1];
@@ -77,6 +80,9 @@ fn topology(input: &Input) -> Topology {
             host_end: if *veth { 100 + u32::from(port) } else { 0 },
             flags: flags & if *veth { own } else { own | of_macvlan },
             local: flags >> 6,
+            // Two in each namespace.
+            netns: 100 + u64::from(port / 2),
+            has_filters: flags & 1 != 0,
             takes_xdp: false,
             rights: Rights::default(),
         }
@@ -175,11 +181,25 @@ fuzz_target!(|input: Input| {
     });
     let frame = Frame::parse(&head, offloaded);
     assert!(frame.tag.is_stacked() || frame.tag.vlan() < 4095);
-    let mark = Mark::decode(input.mark);
-    let _ = ingress_port(&frame, mark, input.stamp, &tables);
-    if let Ok(Sender::Port(port)) = egress_port(&frame, mark, input.came_in, &tables) {
+    let sockets: Vec<_> = tables.netns.values().map(|lowest| Socket(lowest.port)).collect();
+    let socket = match input.socket.map(usize::from) {
+        None => Socket::NONE,
+        Some(n) => sockets.get(n).copied().unwrap_or(Socket::FOREIGN),
+    };
+    let (mark, came_in) = (Mark::decode(input.mark), input.came_in);
+    let stamp = input.stamp.unwrap_or(NO_STAMP);
+    let provenance = Provenance { mark, stamp, socket, came_in };
+    let _ = ingress_port(&frame, &provenance, &tables);
+    let sender = egress_port(&frame, &provenance, &tables).sender();
+    if let Ok(Sender::Port(port)) = sender {
         assert_ne!(port, PORT_WIRE);
         check(&topology, &tables, &frame, port);
+    }
+    if socket.is_of_child() && stamp == NO_STAMP && mark.is_none() && came_in == 0 {
+        let (Ok(Sender::Port(port) | Sender::Bypass(port))) = sender else {
+            panic!("a child's socket sends as {sender:?}");
+        };
+        assert_eq!(tables.netns(port), socket.0, "another namespace's port");
     }
     let ports = u16::try_from(topology.children.len()).expect("a few") + PORT_FIRST_CHILD + 1;
     check(&topology, &tables, &frame, input.from % ports);

@@ -11,9 +11,10 @@ use tests::{
     mac::Mac,
     tap::Tap,
     topology::PARENT,
+    traffic::ping,
 };
 
-use crate::site::{Attacker, EVIL, STRANGER, Site, counts, settle};
+use crate::site::{A_WHILE, Attacker, EVIL, STRANGER, Site, counts, settle};
 
 /// Sends frames that are forged in each way, and sees that none arrives and that all are the attacker's.
 #[track_caller]
@@ -51,13 +52,7 @@ fn no_mark_makes_a_child_its_sibling() {
             u16::try_from(number.expect("a port")).expect("a small number")
         };
         let victim = port("victim");
-        let marks = [
-            Mark::From(victim),
-            Mark::From(1),
-            Mark::Hairpin,
-            Mark::Transit(victim),
-            Mark::Flood { port: victim, slot: 0 },
-        ];
+        let marks = [Mark::Hairpin, Mark::Transit(victim), Mark::Flood { port: victim, slot: 0 }];
         for mark in marks {
             site.evil.tap.mark(mark.encode());
             forge(&site, &format!("{attacker:?}, {mark:?}"));
@@ -152,6 +147,60 @@ fn a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules() {
     }
 }
 
+/// A child that gives itself the gateway's MAC keeps its own for maclane: no station loses the gateway,
+/// and the child hears nothing that is for it. In bridge mode the kernel gives it its siblings' frames
+/// for the gateway, which the parent's ingress sends on.
+#[test]
+fn the_gateways_mac_is_of_no_use_to_a_child() {
+    for &attacker in Attacker::all() {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        let (gateway, host) = (&site.lan.router, &site.lan.hosts[0]);
+        let reach = |what: &str| {
+            for ns in [&site.victim.ns, &site.sibling.ns, &host.ns] {
+                let result = ping(ns, gateway.ip, 3, Duration::from_millis(20));
+                assert!(result.is_clean(), "{attacker:?}, {what}: {}: {result:?}", ns.name());
+            }
+        };
+        reach("before");
+        site.evil.ns.set_mac("eth0", gateway.mac);
+        eventually("it is noticed", Duration::from_secs(10), || {
+            site.daemon.problems().contains(&gateway.mac.to_string())
+        });
+        assert_eq!(site.daemon.inspect(EVIL)["mac"], site.evil.mac.to_string());
+        let _ = site.evil.tap.collect(Duration::ZERO);
+        reach("with the gateway's MAC in a child");
+        let heard = site.evil.tap.collect(A_WHILE);
+        let stolen: Vec<_> = heard.iter().filter(|f| f.destination == gateway.mac).collect();
+        assert!(stolen.is_empty(), "{attacker:?}: it hears {stolen:?}");
+        // Its kernel sends with that MAC, too.
+        let dropped = || site.counts().get("source_mac").map_or(0, |count| count.0);
+        let before = dropped();
+        let forged = Frame::new(gateway.mac, host.mac, "");
+        assert!(!hearers(&site, &site.evil.tap, &forged).contains(&"victim"));
+        eventually("it is counted", A_WHILE, || dropped() > before);
+
+        // Without security it has the MAC, and with it what is for the gateway, unless it is pinned.
+        site.set("--security off");
+        eventually("it has the MAC", Duration::from_secs(10), || {
+            site.daemon.inspect(EVIL)["mac"] == gateway.mac.to_string()
+        });
+        let lost = ping(&host.ns, gateway.ip, 3, Duration::from_millis(20));
+        assert_eq!(lost.received, 0, "{attacker:?}: without security");
+        site.evil.ns.set_mac("eth0", site.evil.mac);
+        eventually("it has its own MAC again", Duration::from_secs(10), || {
+            site.daemon.inspect(EVIL)["mac"] == site.evil.mac.to_string()
+        });
+        let (ip, mac) = (gateway.ip.to_string(), gateway.mac.to_string());
+        site.daemon.run(&["binding", "add", &ip, &mac, "--network", "lan"]);
+        site.evil.ns.set_mac("eth0", gateway.mac);
+        eventually("it is noticed again", Duration::from_secs(10), || {
+            site.daemon.problems().contains(&format!("{ip} is pinned to"))
+        });
+        reach("pinned, without security");
+    }
+}
+
 /// A macvlan that a child has made.
 struct Inner {
     tap: Tap,
@@ -192,7 +241,11 @@ fn without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_
 
     let site = Site::new(Attacker::Vepa);
     settle(&site.evil.ns);
-    let identity = if has_guards { "guard" } else { "mac" };
+    let identity = match (has_guards, kernel::sees_netns()) {
+        (true, true) => "guard",
+        (true, false) => "guard-only",
+        (false, _) => "mac",
+    };
     assert_eq!(site.daemon.inspect(EVIL)["identity"], identity);
     let forged = Frame::new(site.victim.mac, site.lan.router.mac, "");
     assert_eq!(hearers(&site, &site.evil.tap, &forged), heard_without("the wire"));

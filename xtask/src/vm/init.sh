@@ -12,6 +12,7 @@ mkdir -p /dev/shm /run/netns
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 
 # The first port is the kernel's console, the second one what people read.
 exec >/dev/ttyS1 2>&1

@@ -21,7 +21,7 @@ pub(crate) struct PolicyArgs {
     /// maclane
     #[arg(long, value_enum, value_name = "MODE")]
     pub(super) security: Option<Security>,
-    /// What may be sent all the same: some of dhcp-server,router,bpdu,mac,ip, or "none"
+    /// What may be sent all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, or "none"
     #[arg(long, value_name = "LIST", value_parser = trust)]
     pub(super) trust: Option<BTreeSet<Trust>>,
     /// How many frames of each kind a child may send in a second, 0 for no limit, as in
@@ -53,7 +53,7 @@ struct NetworkChanges {
     /// What becomes of frames from MACs and addresses that a child does not have
     #[arg(long, value_name = "off|log|enforce|default", value_parser = or_default(word::<Security>))]
     security: Option<Setting<Security>>,
-    /// What its children may send all the same: some of dhcp-server,router,bpdu,mac,ip, "none" or
+    /// What its children may send all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, "none" or
     /// "default"
     #[arg(long, value_name = "LIST", value_parser = or_default(trust))]
     trust: Option<Setting<BTreeSet<Trust>>>,
@@ -91,7 +91,7 @@ struct ChildChanges {
     /// network says
     #[arg(long, value_name = "off|log|enforce|default", value_parser = or_default(word::<Security>))]
     security: Option<Setting<Security>>,
-    /// What it may send all the same: some of dhcp-server,router,bpdu,mac,ip, "none" or "default"
+    /// What it may send all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, "none" or "default"
     #[arg(long, value_name = "LIST", value_parser = or_default(trust))]
     trust: Option<Setting<BTreeSet<Trust>>>,
     /// How many frames of each kind it may send in a second, or "default"; kinds that are not named

@@ -1,0 +1,53 @@
+//! Where a frame at the parent comes from, as far as the kernel knows.
+
+use aya_ebpf::{btf_maps::HashMap, helpers::bpf_get_netns_cookie, macros::btf_map};
+use dataplane_common::{
+    Mark, Tables as _,
+    abi::{NETNS, Netns},
+    mark::{NO_STAMP, stamped},
+    sender::{Provenance, Socket},
+};
+
+use crate::{
+    maps::{Maps, settings},
+    skb::Skb,
+};
+
+#[btf_map(name = "maclane_netns")]
+pub(crate) static NAMESPACES: HashMap<u64, Netns, { NETNS as usize }> = HashMap::new();
+
+/// The provenance of a frame. The socket of one that a guard has stamped matters only where a child's
+/// owner may have filters behind the guard.
+#[inline(always)]
+pub(crate) fn provenance(skb: Skb) -> Provenance {
+    let stamp = stamped(skb.tc_index());
+    let socket = if stamp != NO_STAMP && !Maps.has_filters() { Socket::NONE } else { socket(skb) };
+    Provenance { mark: Mark::decode(skb.mark()), stamp, socket, came_in: skb.came_in() }
+}
+
+/// The namespace of the socket that sent a frame.
+#[inline(always)]
+pub(crate) fn socket(skb: Skb) -> Socket {
+    let settings = settings();
+    if settings.netns == 0 || !skb.has_socket() {
+        return Socket::NONE;
+    }
+    // SAFETY: helper on the program's context.
+    let cookie = unsafe { bpf_get_netns_cookie(skb.0.cast()) };
+    if cookie == settings.host {
+        return Socket::HOST;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    Socket(maclane_socket(cookie) as u16)
+}
+
+/// The [`Socket`] of a namespace, by its cookie. A global function, which the verifier looks at once
+/// (`Documentation/bpf/verifier.rst`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_socket(cookie: u64) -> u32 {
+    // SAFETY: copied at once; the slot of an entry that is removed at this moment may already hold
+    // another one, as it may a moment later.
+    let port = unsafe { NAMESPACES.get(cookie).map(|netns| netns.port) };
+    port.unwrap_or(Socket::FOREIGN.0).into()
+}
