@@ -50,6 +50,7 @@ pub(crate) const ALL: &[&str] = &[
     "pins.program_unpinned",
     "pins.program_pinned",
     "guards.led",
+    "siblings.led",
     "pins.detached",
     "pins.unpinned",
     "pins.links_gone",

@@ -119,6 +119,8 @@ pub mod map {
 
     /// Where the guards of macvlan children lead: one program.
     pub const GUARDS: &str = "maclane_guards";
+    /// Where the ingress leads with frames between children in bridge mode: one program.
+    pub const SIBLINGS: &str = "maclane_sibling";
     /// Single frames, for whoever traces them ([`crate::trace`]).
     pub const TRACE: &str = "maclane_trace";
     /// Which frames those are.
@@ -129,7 +131,8 @@ pub mod map {
     /// All of them.
     pub const ALL: &[&str] = &[
         FDB, PORTS, HOST_ENDS, NETNS, TX, VLANS, GROUPS, SOURCES, NEIGHBOURS, LEARNED, ALLOWED,
-        POLICY, USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, GUARDS, TRACE, TRACER, SNAP,
+        POLICY, USAGE, OFFENCES, STATS, DROPS, EVENTS, EVENT_GATE, GUARDS, SIBLINGS, TRACE, TRACER,
+        SNAP,
     ];
 }
 

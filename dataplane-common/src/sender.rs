@@ -26,8 +26,8 @@ use crate::{
 pub struct Socket(pub u16);
 
 impl Socket {
-    /// No socket, or no way to see it: a frame that a kernel made, forwarded, or received from a
-    /// device, and every frame on a kernel without `bpf_get_netns_cookie` for TC.
+    /// No socket, one of the kernel's own, or no way to see it: a frame that a kernel made, forwarded, or
+    /// received from a device, and every frame on a kernel without `bpf_get_netns_cookie` for TC.
     pub const NONE: Self = Self(0);
 
     /// The host's namespace.

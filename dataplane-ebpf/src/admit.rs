@@ -196,7 +196,7 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 {
             return refuse(skb, origin, DropReason::Storm);
         }
     }
-    let found = maclane_inspect(skb, from.into());
+    let found = inspect(skb, from);
     if found == 0 {
         return 0;
     }
@@ -273,11 +273,8 @@ pub(crate) fn place(skb: *mut __sk_buff, from: u16) -> Option<Place> {
 }
 
 /// Port security: 0 if the frame may pass, else one more than the reason.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn maclane_inspect(skb: *mut __sk_buff, from: u32) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    let from = from as u16;
+#[inline(always)]
+fn inspect(skb: *mut __sk_buff, from: u16) -> u32 {
     let Some(at) = place(skb, from) else { return 0 };
     let Some(policy) = policy(from) else { return 0 };
     // It will be dropped: nobody hears it, and nothing is learned from it.

@@ -31,6 +31,8 @@ mod provenance;
 #[cfg(target_arch = "bpf")]
 mod rights;
 #[cfg(target_arch = "bpf")]
+mod sibling;
+#[cfg(target_arch = "bpf")]
 mod skb;
 #[cfg(target_arch = "bpf")]
 mod sockopt;

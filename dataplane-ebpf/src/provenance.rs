@@ -49,5 +49,22 @@ extern "C" fn maclane_socket(cookie: u64) -> u32 {
     // SAFETY: copied at once; the slot of an entry that is removed at this moment may already hold
     // another one, as it may a moment later.
     let port = unsafe { NAMESPACES.get(cookie).map(|netns| netns.port) };
-    port.unwrap_or(Socket::FOREIGN.0).into()
+    if let Some(port) = port {
+        return port.into();
+    }
+    // What the kernel sends by sockets of its own, ICMP and TCP resets, has the initial namespace as soon
+    // as it has waited for a neighbour (`net/ipv4/icmp.c`, `icmp_xmit_unlock`).
+    let socket = if cookie == initial() { Socket::NONE } else { Socket::FOREIGN };
+    socket.0.into()
+}
+
+/// The cookie of the initial namespace; 0 where the kernel does not have the helper, which the verifier
+/// must not meet then.
+#[inline(always)]
+fn initial() -> u64 {
+    if settings().netns == 0 {
+        return 0;
+    }
+    // SAFETY: without a context the helper returns the cookie of the initial namespace.
+    unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) }
 }

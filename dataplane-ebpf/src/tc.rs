@@ -2,7 +2,12 @@
 
 use core::hint::black_box;
 
-use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    btf_maps::ProgramArray,
+    macros::{btf_map, classifier},
+    programs::TcContext,
+};
 use dataplane_common::{
     DropReason, Frame, Mark, Tables, Verdict,
     abi::{
@@ -74,6 +79,10 @@ impl Hook {
     }
 }
 
+/// Where the ingress leads with frames between siblings: one program, with a stack of its own.
+#[btf_map(name = "maclane_sibling")]
+static SIBLINGS: ProgramArray<1> = ProgramArray::new();
+
 /// TC ingress of the parent: frames from the wire, and those that our own programs put back.
 #[classifier]
 #[inline(always)]
@@ -136,48 +145,15 @@ fn arrived(skb: Skb) -> i32 {
     }
 }
 
-/// A frame between two children in bridge mode: it is held to what its sender may send, because behind
-/// its guard the sender's owner can change it. Not by the function below, whose stack would be under
-/// that of the checks.
+/// Hands a frame between two children in bridge mode to [`maclane_sibling`].
 #[inline(always)]
 fn sibling(skb: Skb, from: u16) -> i32 {
-    if !admit(skb.0, Origin::new(from, Told::Ingress)) {
-        return END;
-    }
-    maclane_sibling(skb.0, from.into())
-}
-
-/// A frame between two children in bridge mode, which was counted where it was sent. It is for one
-/// port, or for nobody: `ingress_port` has looked.
-///
-/// A global function, which the verifier looks at once, and not once for each way that leads on
-/// from it (`Documentation/bpf/verifier.rst`).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn maclane_sibling(skb: *mut __sk_buff, from: u32) -> i32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    let (skb, from) = (Skb(skb), from as u16);
-    let Some((frame, payload)) = skb.parsed().filter(|(frame, _)| !frame.is_multicast()) else {
-        return drop_of(skb, Hook::Ingress, from, DropReason::Refused);
-    };
-    skb.clear_stamp();
-    if Mark::decode(skb.mark()).is_some() {
-        skb.clear_mark();
-    }
-    if skb.is_dhcp(payload)
-        && let Some(at) = place(skb.0, from)
-    {
-        maclane_lease(skb.0, at.pack());
-    }
-    // The kernel switches by MAC alone: what is for a station on the wire it may have taken for a
-    // sibling's, in another VLAN, or one that has given itself that station's MAC.
-    let mut word = rule(&frame, from, Audience::Everybody);
-    if Verdict::floods(word) {
-        // `ingress_port` has looked: it is no flood.
-        word = Verdict::Drop(DropReason::Refused).pack();
-    }
-    follow(skb, Hook::Ingress, from, word, Was::THE_SAME);
-    act_on_one(skb, Hook::Ingress, from, &frame, Verdict::unpack(word, from, frame.tag))
+    // SAFETY: the program's context; nothing runs between here and the program that reads it.
+    unsafe { (*skb.0).cb[0] = from.into() };
+    // SAFETY: it holds no values that a jump would leave behind.
+    unsafe { SIBLINGS.tail_call(&TcContext::new(skb.0), 0) };
+    // The array is empty, which the daemon fills before it attaches a program that leads here.
+    drop_of(skb, Hook::Ingress, from, DropReason::Refused)
 }
 
 /// TC egress of the parent: frames of the host, of macvlan children, and of veth children that
@@ -364,7 +340,7 @@ fn act_for(skb: *mut __sk_buff, (to, of, tag): (u64, u64, u32), from: u16) -> i3
 
 /// Tells whoever traces what becomes of a frame that is not dropped: of those [`finish`] tells.
 #[inline(always)]
-fn follow(skb: Skb, hook: Hook, from: u16, verdict: u64, was: Was) {
+pub(crate) fn follow(skb: Skb, hook: Hook, from: u16, verdict: u64, was: Was) {
     if settings().trace != 0 && !Verdict::drops(verdict) {
         trace(skb.0, Origin::new(from, hook.told()), verdict, was);
     }
@@ -457,7 +433,7 @@ extern "C" fn maclane_send_back(skb: *mut __sk_buff, from: u32, how: u32, tag: u
 /// Decides where a frame goes: a [`Verdict::pack`], because verdicts of two ways that meet have gaps, which
 /// the verifier does not accept reads of.
 #[inline(always)]
-fn rule(frame: &Frame, from: u16, audience: Audience) -> u64 {
+pub(crate) fn rule(frame: &Frame, from: u16, audience: Audience) -> u64 {
     let to = pack_mac(frame.dst, from);
     let of = pack_mac(frame.src, audience as u16);
     if from == PORT_WIRE {

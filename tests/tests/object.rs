@@ -40,12 +40,13 @@ const BUDGET: u32 = 30_000;
 const STACK: u32 = 512;
 
 /// The programs of both objects.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "maclane_xdp",
     "maclane_ingress",
     "maclane_egress",
     "maclane_port",
     "maclane_macvlan",
+    "maclane_siblings",
     "maclane_guard",
     "maclane_sockopt",
 ];
@@ -240,6 +241,7 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
         (map::USAGE, of::<u32, Usage>(abi::PORTS)),
         (map::OFFENCES, of::<OffenceKey, Offence>(abi::OFFENCES)),
         (map::GUARDS, of::<u32, u32>(1)),
+        (map::SIBLINGS, of::<u32, u32>(1)),
         (map::TRACE, (0, 0, TRACE_BYTES)),
         (map::TRACER, of::<u32, Tracer>(1)),
         (map::SNAP, of::<u32, Snap>(1)),
@@ -251,7 +253,7 @@ fn shapes() -> BTreeMap<&'static str, (usize, usize, u32)> {
 const WITHOUT_BTF: [&str; 3] = [map::TX, map::EVENTS, map::TRACE];
 
 /// The fields that `bpftool` prints of each map.
-const FIELDS: [(&str, &[&str]); 18] = [
+const FIELDS: [(&str, &[&str]); 19] = [
     (map::FDB, &["mac", "vlan", "port", "kind", "flags"]),
     (map::PORTS, &["ifindex", "mac", "vlan", "kind", "flags"]),
     (map::HOST_ENDS, &["port"]),
@@ -268,6 +270,7 @@ const FIELDS: [(&str, &[&str]); 18] = [
     (map::USAGE, &["windows", "number", "frames", "addresses"]),
     (map::OFFENCES, &["port", "reason", "dropped", "logged", "last", "dst", "src", "ethertype"]),
     (map::GUARDS, &["key", "value"]),
+    (map::SIBLINGS, &["key", "value"]),
     (map::TRACER, &["lost", "flags", "snap", "reason", "vlan", "mac", "port", "port_mac"]),
     (map::SNAP, &["traced", "time", "verdict", "len", "hook", "bytes"]),
 ];
@@ -310,7 +313,7 @@ fn maps_read_like_tables_and_programs_have_names() {
     // Filters of clsact are no links.
     let links: &[&str] =
         if kernel::has_tcx() { &["ingress", "egress", "guard_2", "port_3"] } else { &[] };
-    for (folder, want) in [("programs", &PROGRAMS[..5]), ("links", links)] {
+    for (folder, want) in [("programs", &PROGRAMS[..6]), ("links", links)] {
         for name in want {
             assert!(pins.join(folder).join(name).exists(), "{folder}/{name} is not pinned");
         }

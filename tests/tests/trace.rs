@@ -238,7 +238,10 @@ fn the_way_of_each_frame_is_told() {
         let token = token();
         site.send(WEB, &from(nobody, router).trailer(&token));
         let told = tracing.told(&token);
-        assert_eq!(told.iter().map(path).collect::<Vec<_>>(), ["web guard egress drop (source_mac)"]);
+        assert_eq!(
+            told.iter().map(path).collect::<Vec<_>>(),
+            ["web guard egress drop (source_mac)"]
+        );
     }
 }
 

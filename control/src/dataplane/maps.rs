@@ -54,7 +54,7 @@ pub(super) fn shape(name: &str) -> (u32, u32, u32) {
         map::POLICY => of::<u32, Policy>(abi::PORTS),
         map::USAGE => of::<u32, Usage>(abi::PORTS),
         map::OFFENCES => of::<OffenceKey, Offence>(abi::OFFENCES),
-        map::GUARDS => of::<u32, u32>(1),
+        map::GUARDS | map::SIBLINGS => of::<u32, u32>(1),
         map::TRACER => of::<u32, Tracer>(1),
         map::SNAP => of::<u32, Snap>(1),
         // A ring buffer has neither keys nor values.

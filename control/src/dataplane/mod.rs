@@ -19,7 +19,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapInfo,
+    maps::{MapData, MapInfo, ProgramArray},
     programs::{ProgramType, SchedClassifier, TcAttachType, Xdp},
     sys::{BpfHelper, is_helper_supported},
 };
@@ -59,6 +59,7 @@ mod program {
     pub(super) const EGRESS: &str = "maclane_egress";
     pub(super) const PORT: &str = "maclane_port";
     pub(super) const MACVLAN: &str = "maclane_macvlan";
+    pub(super) const SIBLINGS: &str = "maclane_siblings";
     pub(super) const GUARD: &str = "maclane_guard";
     pub(super) const SOCKOPT: &str = "maclane_sockopt";
     pub(super) const TC: [&str; 3] = [INGRESS, EGRESS, PORT];
@@ -80,6 +81,8 @@ pub(crate) struct Dataplane {
     attached: attach::Attached,
     tc: TcKind,
     guards: guard::Guards,
+    /// Where the ingress leads with frames between siblings.
+    siblings: ProgramArray<MapData>,
     /// Why XDP cannot be had: the kernel does not take its program.
     xdp_refused: Option<String>,
     /// Why options of sockets cannot be refused: the kernel does not take the program.
@@ -142,6 +145,7 @@ impl Dataplane {
         let mut maps = maps::Maps::take(&mut ebpf)?;
         let observed = observed::Observed::take(&mut ebpf)?;
         let filter = trace::Filter::take(&mut ebpf)?;
+        let siblings = maps::take(&mut ebpf, abi::map::SIBLINGS)?;
         let tables = maps.read()?;
         let mut held = held::Held::default();
         let there = abi::map::ALL.iter().map(|name| pins.map(name));
@@ -162,6 +166,7 @@ impl Dataplane {
             attached,
             tc,
             guards,
+            siblings,
             xdp_refused,
             sockopt_refused,
         };
@@ -171,7 +176,24 @@ impl Dataplane {
         Ok(dataplane)
     }
 
+    /// Makes the ingress lead to the newest program for frames between siblings. True if it did not.
+    fn lead_siblings(&mut self) -> Result<bool> {
+        let program = self.tc(program::SIBLINGS)?;
+        let (id, program) = (program.info()?.id(), program.fd()?.try_clone()?);
+        if self.held.program_in(&self.pins.map(abi::map::SIBLINGS)) == Some(id) {
+            return Ok(false);
+        }
+        let led = self.siblings.set(0, &program, 0);
+        led.doing(|| format!("cannot lead the ingress to {}", program::SIBLINGS))?;
+        failpoint!("siblings.led");
+        Ok(true)
+    }
+
     fn load_programs(&mut self) -> Result<()> {
+        let name = program::SIBLINGS;
+        verified(name, || Ok(self.tc(name)?.load()?))?;
+        self.pin_program(name, |plane, path| Ok(plane.tc(name)?.pin(path)?))?;
+        self.lead_siblings()?;
         for name in program::TC {
             verified(name, || Ok(self.tc(name)?.load()?))?;
             self.pin_program(name, |plane, path| Ok(plane.tc(name)?.pin(path)?))?;
@@ -258,6 +280,7 @@ impl Dataplane {
             self.applied = None;
         }
         self.tables = tables;
+        let changed = self.lead_siblings()? || changed;
         Ok(self.lead_guards()? || changed)
     }
 
