@@ -53,6 +53,7 @@ fn each_reason_to_drop_a_frame_has_a_case() {
     // `tests/security.rs`.
     seen.extend([DropReason::SourceIp, DropReason::NeighbourClaim, DropReason::DhcpServer]);
     seen.extend([DropReason::Router, DropReason::HiddenHeader, DropReason::AddressLimit]);
+    seen.extend([DropReason::MulticastRouter]);
     // `neighbour.rs`.
     seen.extend([DropReason::Stranger, DropReason::Pinned]);
     let missing: Vec<_> = DropReason::ALL.iter().filter(|r| !seen.contains(r)).collect();

@@ -16,15 +16,21 @@ use dataplane_common::{
     decide::forbidden,
     dhcp,
     frame::{HEAD_LEN, Head, Mac, OffloadedTag},
-    neighbour::{Kind, halves, is_child, join, message, owner, right, word},
-    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
-    security::{Account, Sender, Use, is_heard, settle},
+    llc::{Carries, carries},
+    neighbour::{halves, is_child, join, message, owner, right, word},
+    packet::{
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, Payload, UDP, Upper, may_be_icmpv6,
+        step_packed, upper,
+    },
+    security::{Account, Sender, Use, is_heard, names, settle},
     trace::{Hook, traced_flag},
 };
 
 use crate::{
+    ask::maclane_hear,
     count::{Size, count_drop},
     offence::note,
+    packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within, now, policy, port, remember},
     trace::{Origin, Was, trace},
@@ -37,47 +43,88 @@ const TCP: u8 = 6;
 #[derive(Clone, Copy)]
 pub(crate) struct SkbBytes(pub(crate) *mut __sk_buff);
 
+/// Bytes at an address from which the compiler can take several at once.
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
 impl Bytes for SkbBytes {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         let len = N as u32;
         // SAFETY: helper on the program's context; `bytes` has room for as many.
         let read =
             unsafe { bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), len) };
         // SAFETY: the helper has written all of it.
-        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+        if read == 0 { Some(unsafe { bytes.assume_init() }.0) } else { None }
     }
 
     #[inline(always)]
-    fn step(&self, header: Header) -> Step {
-        Step::unpack(maclane_step(self.0, Step::Next(header).pack()))
+    fn step(&self, at: u64) -> u64 {
+        maclane_step(self.0, at)
+    }
+
+    #[inline(always)]
+    fn upper(&self, offset: u32, first: u8) -> Upper {
+        Upper::unpack(maclane_upper(self.0, offset, first.into()))
     }
 
     #[inline(always)]
     fn is_heard(&self, start: u32, target: Address) -> bool {
-        let (first, last) = halves(target);
-        maclane_is_heard(self.0, start, first, last) != 0
+        maclane_is_heard(self.0, start, halves(target).1) != 0
+    }
+
+    #[inline(always)]
+    fn carries(&self, offset: u32) -> Carries {
+        Carries::from_raw(maclane_carries(self.0, offset))
+    }
+
+    #[inline(always)]
+    fn names(&self, at: u32, end: u32, mac: Mac) -> bool {
+        maclane_names(self.0, at, end, pack_mac(mac, 0)) != 0
     }
 }
 
-/// [`is_heard`], for the target of two halves.
+/// [`upper`], of the packet that begins at `offset`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_is_heard(skb: *mut __sk_buff, start: u32, first: u64, last: u64) -> u32 {
+extern "C" fn maclane_upper(skb: *mut __sk_buff, offset: u32, first: u32) -> u64 {
     // Of these bytes, not of those that come here.
-    is_heard(&SkbBytes(skb), start, join(first, last)).into()
+    #[allow(clippy::cast_possible_truncation, reason = "a protocol")]
+    upper(&SkbBytes(skb), offset, first as u8).pack()
 }
 
-/// [`step`], for the header that is next in `at`.
+/// [`carries`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_carries(skb: *mut __sk_buff, offset: u32) -> u32 {
+    // Of these bytes, not of those that come here.
+    carries(&SkbBytes(skb), offset) as u32
+}
+
+/// [`names`], for a packed MAC.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_names(skb: *mut __sk_buff, at: u32, end: u32, mac: u64) -> u32 {
+    // Of these bytes, not of those that come here.
+    names(&SkbBytes(skb), at, end, unpack_mac(mac).0).into()
+}
+
+/// [`is_heard`], for the second half of the target: it looks at nothing else, and what a function does not look at
+/// the compiler does not hand to it, which the verifier refuses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_is_heard(skb: *mut __sk_buff, start: u32, last: u64) -> u32 {
+    // Of these bytes, not of those that come here.
+    is_heard(&SkbBytes(skb), start, join(0, last)).into()
+}
+
+/// [`step_packed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_step(skb: *mut __sk_buff, at: u64) -> u64 {
-    match Step::unpack(at) {
-        // Of these bytes, not of those that come here.
-        Step::Next(header) => step(&SkbBytes(skb), header).pack(),
-        other => other.pack(),
-    }
+    // Of these bytes, not of those that come here.
+    step_packed(&SkbBytes(skb), at)
 }
 
 impl SkbBytes {
@@ -106,8 +153,12 @@ impl SkbBytes {
 }
 
 /// What is looked at in every frame of a port.
-const ALWAYS: u16 =
-    check_flag::ADDRESS | check_flag::MAC | check_flag::DHCP_SERVER | check_flag::ROUTER;
+const ALWAYS: u16 = check_flag::ADDRESS
+    | check_flag::MAC
+    | check_flag::DHCP_SERVER
+    | check_flag::ROUTER
+    | check_flag::MULTICAST_ROUTER
+    | check_flag::SWITCHING;
 
 /// What is looked at in frames about addresses only.
 const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
@@ -144,9 +195,12 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
                 && (protocol == TCP
-                    || protocol == UDP && word(20) & 0x1fff == 0 && word(34) != dhcp::SERVER_PORT)
+                    || protocol == UDP
+                        && word(20) & 0x1fff == 0
+                        && word(34) != dhcp::SERVER_PORT
+                        && !dhcp::is_port(word(36)))
         }
-        ETH_P_IPV6 => policy.checks & ALWAYS == 0 && bytes[20] != ICMPV6,
+        ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
     }
 }
@@ -161,27 +215,45 @@ extern "C" fn maclane_admit(skb: *mut __sk_buff, from: u32) -> i32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
     // One that is too short is counted as that.
-    let (Some(_), Some(limited)) = (place(skb, from), limited(skb)) else { return 0 };
+    let (Some(at), Some(limited)) = (place(skb, from), limited(skb)) else { return 0 };
     let Some(own) = port(from) else { return 0 };
+    let mut found = limit(&own, &limited, from);
+    if found == 0 {
+        found = maclane_inspect(skb, from.into());
+        let enforced = policy(from).is_some_and(|p| p.checks & check_flag::ENFORCE != 0);
+        if found != 0 && !enforced {
+            let reason = reason(found);
+            note(skb, from, reason, false);
+            follow(skb, from, reason, traced_flag::LOGGED);
+            found = 0;
+        }
+    }
+    // The kernel gives what a child in bridge mode sends to its siblings before any other program sees it: what
+    // must not be heard of an address that is pinned ends here.
+    if found == 0 && own.flags & port_flag::BRIDGE != 0 {
+        found = maclane_hear(skb, at.pack());
+    }
+    if found == 0 { 0 } else { refuse(skb, from, reason(found)) }
+}
+
+/// One more than the reason if a frame has the wrong source MAC, or is one too many, else 0.
+#[inline(always)]
+fn limit(own: &Port, limited: &Limited, from: u16) -> u32 {
     let any_mac = own.local & (local_flag::ANY_SOURCE | local_flag::ANY_MAC) != 0;
     if word(limited.src) != word(own.mac) && !any_mac {
-        return refuse(skb, from, DropReason::SourceMac);
+        DropReason::SourceMac as u32 + 1
+    } else if limited.is_multicast && !is_within(from, limited.limit) {
+        DropReason::Storm as u32 + 1
+    } else {
+        0
     }
-    if limited.is_multicast && !is_within(from, limited.limit) {
-        return refuse(skb, from, DropReason::Storm);
-    }
-    let found = maclane_inspect(skb, from.into());
-    if found == 0 {
-        return 0;
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "a reason")]
-    let reason = DropReason::from_raw((found - 1) as u8);
-    if policy(from).is_some_and(|policy| policy.checks & check_flag::ENFORCE != 0) {
-        return refuse(skb, from, reason);
-    }
-    note(skb, from, reason, false);
-    follow(skb, from, reason, traced_flag::LOGGED);
-    0
+}
+
+/// The reason that is one less than the number.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "a reason")]
+fn reason(found: u32) -> DropReason {
+    DropReason::from_raw((found - 1) as u8)
 }
 
 /// Tells whoever traces of a frame that its port may not send.
@@ -266,7 +338,10 @@ extern "C" fn maclane_inspect(skb: *mut __sk_buff, from: u32) -> u32 {
         ETH_P_ARP if messages => maclane_arp(skb, at.pack()),
         ETH_P_IPV6 if messages => maclane_ipv6(skb, at.pack()),
         ETH_P_IPV4 if always => maclane_ipv4(skb, at.pack()),
-        _ => 0,
+        ETH_P_ARP | ETH_P_IPV6 | ETH_P_IPV4 => 0,
+        _ if !always => 0,
+        ETH_P_RARP => maclane_arp(skb, at.pack()),
+        _ => maclane_other(skb, at.pack()),
     }
 }
 
@@ -281,13 +356,14 @@ pub(crate) extern "C" fn maclane_forbidden(skb: *mut __sk_buff, from: u32) -> u3
     answer(forbidden(&frame, &own))
 }
 
-/// What is looked at, and who keeps account.
+/// What is looked at, what keeps account, and where to look.
 #[inline(always)]
-fn sender(at: u64) -> Option<(Sender, Book, u32)> {
+fn sender(at: u64) -> Option<(Sender, Book, Payload)> {
     let at = Place::unpack(at);
     let (policy, port) = (policy(at.port)?, port(at.port)?);
     let sender = Sender { mac: port.mac, checks: policy.checks };
-    Some((sender, Book { port: at.port, vlan: at.vlan }, at.offset.into()))
+    let payload = Payload { ethertype: at.extra, offset: at.offset.into() };
+    Some((sender, Book { port: at.port, vlan: at.vlan }, payload))
 }
 
 #[inline(always)]
@@ -299,24 +375,32 @@ fn answer(offence: Option<DropReason>) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_arp(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.arp(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.arp(&SkbBytes(skb), payload, &book))
 }
 
 /// [`Sender::ipv4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_ipv4(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.ipv4(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.ipv4(&SkbBytes(skb), payload.offset, &book))
 }
 
 /// [`Sender::ipv6`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_ipv6(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.ipv6(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.ipv6(&SkbBytes(skb), payload.offset, &book))
+}
+
+/// [`Sender::other`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_other(skb: *mut __sk_buff, at: u64) -> u32 {
+    let Some((sender, _, payload)) = sender(at) else { return 0 };
+    answer(sender.other(&SkbBytes(skb), payload))
 }
 
 /// The account of a child's addresses, kept in the maps.
@@ -365,7 +449,7 @@ pub(crate) extern "C" fn maclane_ask_sibling(skb: *mut __sk_buff, from: u32) -> 
         return 0;
     }
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else { return 0 };
-    if message.kind as u8 == Kind::Claim as u8 {
+    if !message.kind.asks() {
         return 0;
     }
     let key = NeighbourKey::new(message.target, at.vlan);
