@@ -72,6 +72,8 @@ fn checks(policy: &Policy) -> u16 {
     let unless = |word, flags| if policy.trust.contains(&word) { 0 } else { flags };
     let looked_for = unless(Trust::DhcpServer, check_flag::DHCP_SERVER)
         | unless(Trust::Router, check_flag::ROUTER)
+        | unless(Trust::MulticastRouter, check_flag::MULTICAST_ROUTER)
+        | unless(Trust::Bpdu, check_flag::SWITCHING)
         | unless(Trust::Mac, check_flag::MAC)
         | unless(Trust::Ip, check_flag::ADDRESS);
     arp | match policy.security {

@@ -79,7 +79,10 @@ pub(crate) enum Trust {
     DhcpServer,
     /// Router advertisements.
     Router,
-    /// STP and whatever else goes to reserved link-local addresses.
+    /// What multicast routers say: queries of IGMP and MLD, PIM.
+    MulticastRouter,
+    /// What switches tell each other: STP, LLDP and whatever else goes to reserved link-local addresses, CDP and
+    /// its kin, GVRP, MVRP.
     Bpdu,
     /// Any source MAC.
     Mac,
@@ -325,7 +328,10 @@ mod tests {
         assert_eq!(trust("ip,dhcp-server,ip").unwrap(), expected);
         for bad in ["", "all", "dhcp", "BPDU", "mac,", "none,mac"] {
             let message = trust(bad).unwrap_err().message;
-            assert!(message.contains("use dhcp-server, router, bpdu, mac, ip"), "{bad}: {message}");
+            assert!(
+                message.contains("use dhcp-server, router, multicast-router, bpdu, mac, ip"),
+                "{bad}: {message}"
+            );
         }
     }
 }
