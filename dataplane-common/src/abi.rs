@@ -415,8 +415,8 @@ impl Neighbour {
     #[inline(always)]
     pub const fn to_raw(station: Option<Self>) -> u64 {
         match station {
-            Some(Self { port, mac: [a, b, c, d, e, f] }) => {
-                u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | (port as u64) << 48
+            Some(Self { port, mac: m }) => {
+                u64::from_be_bytes([0, 0, m[0], m[1], m[2], m[3], m[4], m[5]]) | (port as u64) << 48
             }
             None => Self::NONE,
         }
@@ -429,8 +429,8 @@ impl Neighbour {
         if raw == Self::NONE {
             return None;
         }
-        let [high, low, a, b, c, d, e, f] = raw.to_be_bytes();
-        Some(Self { port: u16::from_be_bytes([high, low]), mac: [a, b, c, d, e, f] })
+        let [high, low, mac @ ..] = raw.to_be_bytes();
+        Some(Self { port: u16::from_be_bytes([high, low]), mac })
     }
 }
 

@@ -480,7 +480,7 @@ const fn igmp(kind: u8) -> Option<DropReason> {
 
 /// True for a group in which switches talk to each other, and which bridges forward all the same: those of
 /// GVRP, MVRP and their kin (IEEE 802.1Q-2018, table 10-1) and of connectivity fault management (clause 20), and
-/// those of Cisco's CDP, VTP, DTP, UDLD, PAgP, ISL and per-VLAN spanning trees.
+/// those of Cisco's CDP, VTP, DTP, UDLD, `PAgP`, ISL and per-VLAN spanning trees.
 #[must_use]
 #[inline(always)]
 pub const fn is_of_switches(mac: Mac) -> bool {
