@@ -88,7 +88,7 @@ fn wrong_usage_is_told_before_a_daemon_is_asked() {
         (with("--route", "10.0.0.0/8=fd00::1"), "is not a route"),
         (with("--trunk", "5000"), "is not a list of VLANs"),
         (with("--security", "on"), "possible values"),
-        (with("--trust", "dhcp"), "use dhcp-server, router, bpdu, mac, ip"),
+        (with("--trust", "dhcp"), "use dhcp-server, router, multicast-router, bpdu, mac, ip"),
         (with("--storm", "1000"), "is no list of limits"),
         (with("--max-addresses", "257"), "use 1 to 256"),
         (with("--allow-ip", "192.168.50.9/24"), "write 192.168.50.0/24 or 192.168.50.9"),

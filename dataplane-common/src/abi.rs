@@ -342,6 +342,8 @@ pub mod vlan_flag {
     pub const OPEN6: u16 = 1 << 7;
     /// Behind the host may be stations whose addresses are not known: it hears every question of the wire.
     pub const BEYOND: u16 = 1 << 8;
+    /// An address in it is pinned to a station of the wire.
+    pub const PINNED: u16 = 1 << 9;
 }
 
 /// Value of `maclane_vlans`: how to flood a VLAN.
@@ -430,6 +432,34 @@ pub struct Neighbour {
     pub mac: Mac,
 }
 
+impl Neighbour {
+    /// [`Self::to_raw`] of no station: no port has this number.
+    const NONE: u64 = u64::MAX;
+
+    /// A station, or none, as one word: the verifier does not accept reads of the gaps that an option has.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_raw(station: Option<Self>) -> u64 {
+        match station {
+            Some(Self { port, mac: m }) => {
+                u64::from_be_bytes([0, 0, m[0], m[1], m[2], m[3], m[4], m[5]]) | (port as u64) << 48
+            }
+            None => Self::NONE,
+        }
+    }
+
+    /// The station in a word that [`Self::to_raw`] gave, if there is one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_raw(raw: u64) -> Option<Self> {
+        if raw == Self::NONE {
+            return None;
+        }
+        let [high, low, mac @ ..] = raw.to_be_bytes();
+        Some(Self { port: u16::from_be_bytes([high, low]), mac })
+    }
+}
+
 /// Value of `maclane_learned`: which child has been seen to take an address. The programs write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -473,7 +503,7 @@ impl AllowedKey {
 pub mod check_flag {
     /// Their source addresses, and who they say to be in ARP and neighbour discovery.
     pub const ADDRESS: u16 = 1;
-    /// DHCP answers.
+    /// What servers of DHCP and RARP say.
     pub const DHCP_SERVER: u16 = 1 << 1;
     /// Router advertisements and redirects.
     pub const ROUTER: u16 = 1 << 2;
@@ -495,6 +525,10 @@ pub mod check_flag {
     pub const CLOSED: u16 = 1 << 10;
     /// Of the host: a child's owner may have filters behind its guard.
     pub const FILTERS: u16 = 1 << 11;
+    /// What multicast routers say: queries of IGMP and MLD, PIM.
+    pub const MULTICAST_ROUTER: u16 = 1 << 12;
+    /// What switches tell each other in groups that bridges forward: CDP and its kin, GVRP, MVRP.
+    pub const SWITCHING: u16 = 1 << 13;
 }
 
 /// What of a port is limited in frames per second: the place in [`Policy::limits`].

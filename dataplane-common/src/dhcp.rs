@@ -5,11 +5,22 @@ use crate::{frame::Mac, packet::Bytes};
 /// The port of a `DHCPv4` server (RFC 2131, section 4.1).
 pub const SERVER_PORT: u16 = 67;
 
+/// The port of a `DHCPv4` client.
+pub const CLIENT_PORT: u16 = 68;
+
+/// True for the port of a server or a client.
+#[must_use]
+#[inline(always)]
+pub const fn is_port(port: u16) -> bool {
+    // One comparison.
+    port.wrapping_sub(SERVER_PORT) <= CLIENT_PORT - SERVER_PORT
+}
+
 /// `op` of a message from a client (RFC 2131, section 2).
 const BOOTREQUEST: u8 = 1;
 
 /// `op` of a message from a server.
-const BOOTREPLY: u8 = 2;
+pub(crate) const BOOTREPLY: u8 = 2;
 
 /// Ethernet (RFC 1700), with addresses of six bytes.
 const ETHERNET: [u8; 2] = [1, 6];
@@ -105,6 +116,13 @@ mod tests {
         message.extend(options);
         message.extend([MESSAGE_TYPE, 1, kind, LAST, 0, 0]);
         message
+    }
+
+    #[test]
+    fn ports_are_those_of_servers_and_clients() {
+        for port in [0, 66, 67, 68, 69, 323, u16::MAX] {
+            assert_eq!(is_port(port), matches!(port, SERVER_PORT | CLIENT_PORT), "{port}");
+        }
     }
 
     #[test]

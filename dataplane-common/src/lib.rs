@@ -15,6 +15,8 @@
 //! | [`packet`] | what a frame carries |
 //! | [`neighbour`] | who has an address, who asks for it, and whom that is for |
 //! | [`answer`] | answers on behalf of a child |
+//! | [`pinned`] | what may be heard of an address that is pinned to a station |
+//! | [`llc`] | what a frame with a length instead of an `EtherType` carries |
 //! | [`security`] | what a child may send |
 //! | [`dhcp`] | who is given which address |
 //! | [`trace`] | what is told of single frames, and of which |
@@ -26,9 +28,11 @@ pub mod answer;
 pub mod decide;
 pub mod dhcp;
 pub mod frame;
+pub mod llc;
 pub mod mark;
 pub mod neighbour;
 pub mod packet;
+pub mod pinned;
 pub mod security;
 pub mod sender;
 #[cfg(any(test, feature = "user"))]

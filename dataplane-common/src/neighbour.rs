@@ -9,7 +9,7 @@ use crate::{
     },
     decide::Audience,
     frame::Mac,
-    packet::{Bytes, ETH_P_ARP, ETH_P_IPV6, IPV6_HLEN},
+    packet::{Bytes, ETH_P_ARP, ETH_P_IPV6, ICMPV6, IPV6_HLEN},
     verdict::DropReason,
 };
 
@@ -26,17 +26,29 @@ pub const STALE_NS: u64 = 600_000_000_000;
 /// The hardware, the protocol and the lengths of their addresses: Ethernet and IPv4.
 const ETHERNET_IPV4: u64 = 0x0001_0800_0604;
 
+/// The lengths of their addresses alone.
+const LENGTHS: u64 = 0x0604;
+
 /// The operation of a request (RFC 826).
 const REQUEST: u16 = 1;
 
-/// Next header 58, from the link itself (RFC 4861, section 7.1.1).
-const ICMPV6_FROM_LINK: u16 = 0x3aff;
+/// The hop limit of a message from the link itself (RFC 4861, section 7.1.1): stations believe no other.
+pub(crate) const FROM_LINK: u8 = 255;
+
+/// A router solicitation, with code 0 (RFC 4861, section 4.1).
+const ROUTER_SOLICITATION: u16 = 0x8500;
+
+/// A router advertisement, with code 0 (RFC 4861, section 4.2).
+const ROUTER_ADVERTISEMENT: u16 = 0x8600;
 
 /// A neighbour solicitation, with code 0 (RFC 4861, section 4.3).
 const SOLICITATION: u16 = 0x8700;
 
 /// A neighbour advertisement, with code 0 (RFC 4861, section 4.4).
 const ADVERTISEMENT: u16 = 0x8800;
+
+/// A redirect, with code 0 (RFC 4861, section 4.5).
+const REDIRECT: u16 = 0x8900;
 
 /// What a message about an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +61,19 @@ pub enum Kind {
     Probe,
     /// The sender has the target: a reply, an announcement, an advertisement.
     Claim,
+    /// The sender may name its MAC beside something else: a router solicitation or advertisement.
+    Notice,
+    /// Another station has the target, and its MAC may be named: a redirect.
+    Redirect,
+}
+
+impl Kind {
+    /// True for a message that wants an answer of the target's owner.
+    #[must_use]
+    #[inline(always)]
+    pub const fn asks(self) -> bool {
+        matches!(self, Self::Question | Self::Probe)
+    }
 }
 
 /// A message about an address.
@@ -60,9 +85,84 @@ pub struct Message {
     pub target: Address,
     /// The address that its sender says to have; [`UNSPECIFIED`] for a probe.
     pub sender: Address,
-    /// The MAC that the sender says to have; that of a solicitation or an advertisement may be in an
-    /// option, and is zero here.
-    pub mac: Mac,
+}
+
+/// The fields of a packet of ARP or RARP whose addresses are as long as those of Ethernet and IPv4. MACs are
+/// [`word`]s: arrays would lie on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    header: u64,
+    /// The operation.
+    pub operation: u16,
+    /// The sender's MAC.
+    pub mac: u64,
+    /// The sender's address.
+    pub sender: u32,
+    /// The target's MAC.
+    pub target_mac: u64,
+    /// The target's address.
+    pub target: u32,
+}
+
+impl Arp {
+    /// Reads a packet. Hardware and protocol are not looked at: stations take others than Ethernet, too
+    /// (`net/ipv4/arp.c`, `arp_process`: `ARPHRD_IEEE802`).
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each field is cut out at its width")]
+    pub fn read(bytes: &impl Bytes, offset: u32) -> Option<Self> {
+        // All of it at once: each part would be one more way for the verifier to follow.
+        let packet: [u8; 28] = bytes.load(offset)?;
+        let (eights, rest) = packet.as_chunks::<8>();
+        let [first, second, third] = [eights[0], eights[1], eights[2]].map(u64::from_be_bytes);
+        let header = first >> 16;
+        if header & 0xffff != LENGTHS {
+            return None;
+        }
+        Some(Self {
+            header,
+            operation: first as u16,
+            mac: second >> 16,
+            sender: (second as u32) << 16 | (third >> 48) as u32,
+            target_mac: third & 0xffff_ffff_ffff,
+            target: u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]),
+        })
+    }
+
+    /// True for hardware Ethernet and protocol IPv4, which all stacks write.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ethernet(&self) -> bool {
+        self.header == ETHERNET_IPV4
+    }
+
+    /// True for ARP that claims its sender's address, or asks for one in its name: all but a probe.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_sender(&self) -> bool {
+        self.operation != REQUEST || self.sender != 0 || self.target == 0
+    }
+
+    /// The sender's address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn sender(&self) -> Address {
+        mapped_address(self.sender.to_be_bytes())
+    }
+
+    /// What it means as ARP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn message(&self) -> Message {
+        let (own, other) = (self.sender(), mapped_address(self.target.to_be_bytes()));
+        let (kind, target, sender) = if self.operation != REQUEST || self.sender == self.target {
+            (Kind::Claim, own, own)
+        } else if self.sender == 0 {
+            (Kind::Probe, other, UNSPECIFIED)
+        } else {
+            (Kind::Question, other, own)
+        };
+        Message { kind, target, sender }
+    }
 }
 
 /// An IPv4 address as the tables have it (RFC 4291, section 2.5.5.2).
@@ -108,57 +208,46 @@ pub const fn is_mapped(ip: Address) -> bool {
     first == 0 && u64::from_be(last) >> 32 == 0xffff
 }
 
-/// The message that a frame carries, if its payload, which begins at `offset`, is one.
+/// The message that a frame carries, if its payload, which begins at `offset`, is one that stands where it
+/// is expected.
 #[inline(always)]
 pub fn message(bytes: &impl Bytes, ethertype: u16, offset: u32) -> Option<Message> {
     match ethertype {
-        ETH_P_ARP => arp(bytes, offset),
-        ETH_P_IPV6 => discovery(bytes, offset),
+        ETH_P_ARP => Arp::read(bytes, offset).map(|arp| arp.message()),
+        ETH_P_IPV6 => plain_discovery(bytes, offset),
         _ => None,
     }
 }
 
-/// Reads an ARP packet for IPv4 over Ethernet.
+/// Reads a message of neighbour discovery that stands right behind the IPv6 header.
 #[inline(always)]
-pub(crate) fn arp(bytes: &impl Bytes, offset: u32) -> Option<Message> {
-    // All of it at once: each part would be one more way for the verifier to follow.
-    let packet: [u8; 28] = bytes.load(offset)?;
-    let [h, t, p, r, hl, pl, high, low, m0, m1, m2, m3, m4, m5, s0, s1, s2, s3, ..] = packet;
-    let [.., t0, t1, t2, t3] = packet;
-    if u64::from_be_bytes([0, 0, h, t, p, r, hl, pl]) != ETHERNET_IPV4 {
-        return None;
-    }
-    let request = u16::from_be_bytes([high, low]) == REQUEST;
-    let (mac, sender, target) = ([m0, m1, m2, m3, m4, m5], [s0, s1, s2, s3], [t0, t1, t2, t3]);
-    let (own, other) = (mapped_address(sender), mapped_address(target));
-    let message = |kind, sender, target| Some(Message { kind, target, sender, mac });
-    if !request || own == other {
-        message(Kind::Claim, own, own)
-    } else if u32::from_ne_bytes(sender) == 0 {
-        message(Kind::Probe, UNSPECIFIED, other)
-    } else {
-        message(Kind::Question, own, other)
-    }
-}
-
-/// Reads a neighbour solicitation or advertisement that stands right behind the IPv6 header.
-#[inline(always)]
-pub(crate) fn discovery(bytes: &impl Bytes, offset: u32) -> Option<Message> {
+pub(crate) fn plain_discovery(bytes: &impl Bytes, offset: u32) -> Option<Message> {
     let [next, hops]: [u8; 2] = bytes.load(offset + 6)?;
-    if u16::from_be_bytes([next, hops]) != ICMPV6_FROM_LINK {
+    if next == ICMPV6 && hops == FROM_LINK {
+        discovery(bytes, offset, offset + IPV6_HLEN)
+    } else {
+        None
+    }
+}
+
+/// Reads a message of neighbour discovery that begins at `at`, in the IPv6 packet that begins at `offset`.
+#[inline(always)]
+pub(crate) fn discovery(bytes: &impl Bytes, offset: u32, at: u32) -> Option<Message> {
+    let kind = u16::from_be_bytes(bytes.load(at)?);
+    let source = address(bytes.load(offset + 8)?);
+    let message = |kind, target, sender| Some(Message { kind, target, sender });
+    if matches!(kind, ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT) {
+        return message(Kind::Notice, source, source);
+    }
+    if !matches!(kind, SOLICITATION | ADVERTISEMENT | REDIRECT) {
         return None;
     }
-    let kind: [u8; 2] = bytes.load(offset + IPV6_HLEN)?;
-    let target = address(bytes.load(offset + IPV6_HLEN + 8)?);
-    let source = address(bytes.load(offset + 8)?);
-    let mac = [0; 6];
-    match u16::from_be_bytes(kind) {
-        SOLICITATION if source == UNSPECIFIED => {
-            Some(Message { kind: Kind::Probe, target, sender: UNSPECIFIED, mac })
-        }
-        SOLICITATION => Some(Message { kind: Kind::Question, target, sender: source, mac }),
-        ADVERTISEMENT => Some(Message { kind: Kind::Claim, target, sender: target, mac }),
-        _ => None,
+    let target = address(bytes.load(at + 8)?);
+    match kind {
+        SOLICITATION if source == UNSPECIFIED => message(Kind::Probe, target, UNSPECIFIED),
+        SOLICITATION => message(Kind::Question, target, source),
+        ADVERTISEMENT => message(Kind::Claim, target, target),
+        _ => message(Kind::Redirect, target, source),
     }
 }
 
@@ -242,9 +331,8 @@ pub fn asked(
     strangers: &impl Strangers,
 ) -> Asked {
     let everybody = Asked::Audience(Audience::Everybody);
-    match message.kind {
-        Kind::Claim => return everybody,
-        Kind::Question | Kind::Probe => {}
+    if !message.kind.asks() {
+        return everybody;
     }
     let key = NeighbourKey::new(message.target, vlan);
     let Some(owner) = owner(&key, now, tables) else {
@@ -305,16 +393,15 @@ fn stranger(
     Asked::Audience(Audience::HostAndWire)
 }
 
-/// True for a message whose sender says to have an address that somebody has pinned to another
-/// station of the wire. `src` is the frame's source, `owner` who has the address that the sender says to
-/// have.
+/// True for a message that claims an address for `named`, where that is pinned to another station of the wire.
+/// `src` is the frame's source, as `named` a [`word`], `from` its port, `owner` who has the address.
 #[must_use]
 #[inline(always)]
-pub const fn is_forged(message: &Message, src: Mac, from: u16, owner: Option<Neighbour>) -> bool {
+pub const fn is_forged(src: u64, named: u64, from: u16, owner: Option<Neighbour>) -> bool {
     match owner {
-        Some(pinned) if pinned.port == PORT_WIRE => {
-            let said = if word(message.mac) == 0 { src } else { message.mac };
-            from != PORT_WIRE || word(pinned.mac) != word(src) || word(pinned.mac) != word(said)
+        Some(Neighbour { port: PORT_WIRE, mac }) => {
+            let mac = word(mac);
+            from != PORT_WIRE || mac != src || mac != named
         }
         Some(_) | None => false,
     }
@@ -424,7 +511,7 @@ mod tests {
     #[test]
     fn arp_is_read_as_what_it_means() {
         let read = |packet: &[u8]| message(&packet, ETH_P_ARP, 0);
-        let want = |kind, sender, target| Some(Message { kind, target, sender, mac: MAC });
+        let want = |kind, sender, target| Some(Message { kind, target, sender });
         let (own, other) = (mapped_address(SENDER), mapped_address(TARGET));
         let cases = [
             ("a question", arp_packet(1, SENDER, TARGET), want(Kind::Question, own, other)),
@@ -438,7 +525,11 @@ mod tests {
         for byte in 0..6 {
             let mut packet = arp_packet(1, SENDER, TARGET);
             packet[byte] ^= 1;
-            assert_eq!(read(&packet), None, "not Ethernet and IPv4, byte {byte}");
+            // Stations take other hardware, too, but no addresses of other lengths.
+            let want = if byte < 4 { want(Kind::Question, own, other) } else { None };
+            assert_eq!(read(&packet), want, "not Ethernet and IPv4, byte {byte}");
+            let arp = Arp::read(&packet.as_slice(), 0);
+            assert!(!arp.is_some_and(|arp| arp.is_ethernet()), "byte {byte}");
         }
         assert_eq!(read(&arp_packet(1, SENDER, TARGET)[..27]), None, "cut off");
         assert_eq!(message(&&arp_packet(1, SENDER, TARGET)[..], ETH_P_IPV4, 0), None);
@@ -459,12 +550,20 @@ mod tests {
     fn neighbour_discovery_is_read_as_what_it_means() {
         let read = |packet: &[u8]| message(&packet, ETH_P_IPV6, 0);
         let (source, target) = (address(SOURCE6), address(TARGET6));
-        let want = |kind, sender| Some(Message { kind, target, sender, mac: [0; 6] });
+        let want = |kind, sender| Some(Message { kind, target, sender });
+        let notice = |from| {
+            let from = address(from);
+            Some(Message { kind: Kind::Notice, target: from, sender: from })
+        };
         let cases = [
             ("a question", discovery_packet(135, SOURCE6), want(Kind::Question, source)),
             ("a probe", discovery_packet(135, [0; 16]), want(Kind::Probe, UNSPECIFIED)),
             ("an advertisement", discovery_packet(136, SOURCE6), want(Kind::Claim, target)),
-            ("a router's", discovery_packet(134, SOURCE6), None),
+            ("a router's", discovery_packet(134, SOURCE6), notice(SOURCE6)),
+            ("one that looks for routers", discovery_packet(133, SOURCE6), notice(SOURCE6)),
+            ("one without an address that does", discovery_packet(133, [0; 16]), notice([0; 16])),
+            ("a redirect", discovery_packet(137, SOURCE6), want(Kind::Redirect, source)),
+            ("a ping", discovery_packet(128, SOURCE6), None),
         ];
         for (name, packet, want) in cases {
             assert_eq!(read(&packet), want, "{name}");
@@ -474,6 +573,9 @@ mod tests {
             packet[byte] = value;
             assert_eq!(read(&packet), None, "{why}");
         }
+        let short = &discovery_packet(133, SOURCE6)[..48];
+        assert_eq!(read(short), notice(SOURCE6), "a router solicitation without options");
+        assert_eq!(read(&discovery_packet(136, SOURCE6)[..48]), None, "cut off");
     }
 
     /// A LAN in [`VLAN`]: child 2 has [`SENDER`], child 3 has been seen with another address, the host has
@@ -558,7 +660,7 @@ mod tests {
 
     fn question(target: [u8; 4]) -> Message {
         let sender = mapped_address([192, 168, 50, 200]);
-        Message { kind: Kind::Question, target: mapped_address(target), sender, mac: OTHER }
+        Message { kind: Kind::Question, target: mapped_address(target), sender }
     }
 
     /// Whether there is room for one more question.
@@ -587,6 +689,8 @@ mod tests {
         let for_ = Asked::Audience;
         let probe = |target| Message { kind: Kind::Probe, sender: UNSPECIFIED, ..question(target) };
         let claim = |target| Message { kind: Kind::Claim, ..question(target) };
+        let notice = |target| Message { kind: Kind::Notice, ..question(target) };
+        let redirect = |target| Message { kind: Kind::Redirect, ..question(target) };
         let cases = [
             ("a child, from the wire", question(SENDER), PORT_WIRE, child(2, MAC)),
             ("a child, from another", question(SENDER), 3, child(2, MAC)),
@@ -602,6 +706,8 @@ mod tests {
             ("a probe for a child's", probe(SENDER), PORT_WIRE, child(2, MAC)),
             ("a probe for nobody's", probe(TARGET), PORT_WIRE, for_(Audience::Everybody)),
             ("an announcement", claim(SENDER), PORT_WIRE, for_(Audience::Everybody)),
+            ("a router's", notice(SENDER), PORT_WIRE, for_(Audience::Everybody)),
+            ("a redirect", redirect(SENDER), PORT_WIRE, for_(Audience::Everybody)),
         ];
         for (name, message, from, want) in cases {
             assert_eq!(ask(&message, from, &lan()), want, "{name}");
@@ -695,19 +801,17 @@ mod tests {
 
     #[test]
     fn whoever_says_to_be_a_pinned_station_and_is_not_lies() {
-        let claim = |mac| Message { mac, ..question(TARGET) };
         let pinned = Some(Neighbour { port: PORT_WIRE, mac: OTHER });
         let cases = [
-            ("itself", claim(OTHER), OTHER, PORT_WIRE, pinned, false),
-            ("itself, without saying its MAC", claim([0; 6]), OTHER, PORT_WIRE, pinned, false),
-            ("somebody else", claim(MAC), MAC, PORT_WIRE, pinned, true),
-            ("somebody else, in its frame", claim(MAC), OTHER, PORT_WIRE, pinned, true),
-            ("somebody else, in his own", claim(OTHER), MAC, PORT_WIRE, pinned, true),
-            ("a child, with its MAC", claim(OTHER), OTHER, 2, pinned, true),
-            ("who is not pinned", claim(MAC), MAC, PORT_WIRE, None, false),
+            ("itself", (OTHER, OTHER), PORT_WIRE, pinned, false),
+            ("another", (MAC, MAC), PORT_WIRE, pinned, true),
+            ("another, in its frame", (OTHER, MAC), PORT_WIRE, pinned, true),
+            ("another, with its MAC", (MAC, OTHER), PORT_WIRE, pinned, true),
+            ("a child, with its MAC", (OTHER, OTHER), 2, pinned, true),
+            ("one that is not pinned", (MAC, MAC), PORT_WIRE, None, false),
         ];
-        for (name, message, src, from, owner, want) in cases {
-            assert_eq!(is_forged(&message, src, from, owner), want, "{name}");
+        for (name, (src, named), from, owner, want) in cases {
+            assert_eq!(is_forged(word(src), word(named), from, owner), want, "{name}");
         }
     }
 

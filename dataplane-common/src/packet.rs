@@ -2,8 +2,9 @@
 
 use crate::{
     abi::Address,
-    frame::{ETH_HLEN, Head, VLAN_HLEN, is_tag},
-    security::is_heard,
+    frame::{ETH_HLEN, Head, Mac, VLAN_HLEN, is_tag},
+    llc::{Carries, carries},
+    security::{is_heard, names},
 };
 
 /// `ETH_P_IP` (`include/uapi/linux/if_ether.h`).
@@ -14,6 +15,17 @@ pub const ETH_P_ARP: u16 = 0x0806;
 
 /// `ETH_P_IPV6` (`include/uapi/linux/if_ether.h`).
 pub const ETH_P_IPV6: u16 = 0x86dd;
+
+/// `ETH_P_RARP` (`include/uapi/linux/if_ether.h`).
+pub const ETH_P_RARP: u16 = 0x8035;
+
+/// `ETH_P_802_3_MIN` (`include/uapi/linux/if_ether.h`): what is less is no `EtherType` but a length, of a
+/// frame that begins with an LLC header (IEEE 802.3-2018, clause 3.2.6).
+pub const ETH_P_802_3_MIN: u16 = 0x0600;
+
+/// The `EtherType` in front of an LLC header where the frame is too long for a length (draft-ietf-isis-ext-eth,
+/// section 4).
+pub const ETH_P_LONG_LLC: u16 = 0x8870;
 
 /// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
@@ -29,16 +41,34 @@ pub trait Bytes {
     /// As many bytes as asked for, from an offset on; `None` if the frame is too short.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// [`step`]: there are those for whom it is a function of its own.
+    /// [`step`], from a packed [`Step::Next`] to what follows: there are those for whom it is a function of its own.
     #[inline(always)]
-    fn step(&self, header: Header) -> Step {
-        step(self, header)
+    fn step(&self, at: u64) -> u64 {
+        step_packed(self, at)
+    }
+
+    /// [`upper()`], likewise.
+    #[inline(always)]
+    fn upper(&self, offset: u32, first: u8) -> Upper {
+        upper(self, offset, first)
     }
 
     /// [`is_heard`], likewise.
     #[inline(always)]
     fn is_heard(&self, start: u32, target: Address) -> bool {
         is_heard(self, start, target)
+    }
+
+    /// [`carries`], likewise.
+    #[inline(always)]
+    fn carries(&self, offset: u32) -> Carries {
+        carries(self, offset)
+    }
+
+    /// [`names`], likewise.
+    #[inline(always)]
+    fn names(&self, at: u32, end: u32, mac: Mac) -> bool {
+        names(self, at, end, mac)
     }
 }
 
@@ -78,6 +108,25 @@ impl Payload {
     pub const fn is_first(self) -> bool {
         self.offset == ETH_HLEN as u32
     }
+
+    /// True for one that begins with an LLC header, as a length in place of an `EtherType` says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_llc(self) -> bool {
+        self.ethertype < ETH_P_802_3_MIN
+    }
+}
+
+/// The protocols behind which [`step`] goes on, and [`ICMPV6`], each as a bit by its lowest six bits.
+const MAY_BE_ICMPV6: u64 =
+    1 << 0 | 1 << 43 | 1 << 44 | 1 << 51 | 1 << 58 | 1 << 60 | 1 << (135 - 128) | 3 << (139 - 128);
+
+/// True for what an IPv6 header announces where an `ICMPv6` message may follow: that itself, or a header that
+/// [`step`] goes past. True for some others, too, that are rare; false for TCP, UDP and the usual tunnels.
+#[must_use]
+#[inline(always)]
+pub const fn may_be_icmpv6(first: u8) -> bool {
+    MAY_BE_ICMPV6 >> (first & 0x3f) & 1 != 0
 }
 
 /// How many extension headers are looked at. Hosts send one or two; a chain that goes on is there to
@@ -94,6 +143,30 @@ pub enum Upper {
     Elsewhere,
     /// It cannot be seen: the frame ends before it (RFC 7112 forbids that), or the chain is too long.
     Hidden,
+}
+
+impl Upper {
+    /// One word: functions of a program that the verifier looks at by themselves return numbers only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        match self {
+            Self::At(header) => Step::Next(header).pack(),
+            Self::Elsewhere => Step::Elsewhere.pack(),
+            Self::Hidden => Step::Hidden.pack(),
+        }
+    }
+
+    /// What a word says that [`Self::pack`] gave.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        match Step::unpack(word) {
+            Step::Next(header) => Self::At(header),
+            Step::Elsewhere => Self::Elsewhere,
+            Step::End | Step::Hidden => Self::Hidden,
+        }
+    }
 }
 
 /// A place in the chain of headers: what comes next, and where.
@@ -181,18 +254,29 @@ pub fn step(bytes: &(impl Bytes + ?Sized), header: Header) -> Step {
     Step::Next(Header { protocol, offset: header.offset + size, fragmented })
 }
 
+/// The same with packed [`Step`]s; what is no header stays as it is.
+#[inline(always)]
+pub fn step_packed(bytes: &(impl Bytes + ?Sized), at: u64) -> u64 {
+    match Step::unpack(at) {
+        Step::Next(header) => step(bytes, header).pack(),
+        Step::End | Step::Elsewhere | Step::Hidden => at,
+    }
+}
+
 /// Walks the chain of headers of the IPv6 packet that begins at `offset` to its end (RFC 7113, section
 /// 3).
 #[inline(always)]
-pub fn upper(bytes: &impl Bytes, offset: u32, first: u8) -> Upper {
-    let mut at = Header { protocol: first, offset: offset + IPV6_HLEN, fragmented: false };
+pub fn upper(bytes: &(impl Bytes + ?Sized), offset: u32, first: u8) -> Upper {
+    let first = Header { protocol: first, offset: offset + IPV6_HLEN, fragmented: false };
+    // Packed: taken apart and put together again each would be more ways for the verifier to follow.
+    let mut at = Step::Next(first).pack();
     for _ in 0..CHAIN {
-        match bytes.step(at) {
-            Step::Next(next) => at = next,
-            Step::End => return Upper::At(at),
-            Step::Elsewhere => return Upper::Elsewhere,
-            Step::Hidden => return Upper::Hidden,
+        let next = bytes.step(at);
+        if next & Step::NEXT == 0 {
+            let end = if next == Step::End.pack() { at } else { next };
+            return Upper::unpack(end);
         }
+        at = next;
     }
     Upper::Hidden
 }
@@ -250,6 +334,24 @@ mod tests {
         for step in [next, Step::End, Step::Elsewhere, Step::Hidden] {
             assert_eq!(Step::unpack(step.pack()), step);
         }
+        let at = Upper::At(Header { protocol: 58, offset: 70_000, fragmented: true });
+        for upper in [at, Upper::Elsewhere, Upper::Hidden] {
+            assert_eq!(Upper::unpack(upper.pack()), upper);
+        }
+    }
+
+    #[test]
+    fn what_may_end_in_icmpv6_is_what_is_gone_past() {
+        for protocol in 0..=u8::MAX {
+            let header = Header { protocol, offset: 0, fragmented: false };
+            if protocol == ICMPV6 || step(&[0_u8; 64].as_slice(), header) != Step::End {
+                assert!(may_be_icmpv6(protocol), "{protocol}");
+            }
+        }
+        // TCP, UDP, DCCP, SCTP, UDP-Lite; IPv4, IPv6, GRE, ESP; OSPF, PIM, VRRP; nothing.
+        for protocol in [6, 17, 33, 132, 136, 4, 41, 47, 50, 89, 103, 112, 59] {
+            assert!(!may_be_icmpv6(protocol), "{protocol}");
+        }
     }
 
     #[test]
@@ -263,5 +365,8 @@ mod tests {
         assert_eq!(head(&[8, 6, 0, 1, 8, 0]), payload(ETH_P_ARP, 14));
         assert_eq!(head(&[0x81, 0, 0, 10, 0x86, 0xdd]), payload(ETH_P_IPV6, 18));
         assert_eq!(head(&[0x81, 0, 0xe0, 0, 8, 0]), payload(ETH_P_IPV4, 18));
+        for (ethertype, want) in [(0, true), (0x5ff, true), (0x600, false), (ETH_P_IPV4, false)] {
+            assert_eq!(payload(ethertype, 14).is_llc(), want, "{ethertype:04x}");
+        }
     }
 }

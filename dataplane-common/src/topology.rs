@@ -456,6 +456,7 @@ impl Topology {
         };
         // A bridge of the host's, or another parent.
         let beyond = self.host_vlans.contains_key(&vlan) || vlan == 0 && !self.host_macs.is_empty();
+        let pinned = self.pinned.keys().any(|(other, _)| vlan == VLAN_ANY || *other == vlan);
         [
             (vlan_flag::DEFINED, true),
             (vlan_flag::KERNEL_FROM_WIRE, from_wire),
@@ -469,6 +470,7 @@ impl Topology {
             (vlan_flag::OPEN4, member(&|c| c.is_open(true))),
             (vlan_flag::OPEN6, member(&|c| c.is_open(false))),
             (vlan_flag::BEYOND, beyond),
+            (vlan_flag::PINNED, pinned),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

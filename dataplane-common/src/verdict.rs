@@ -274,7 +274,7 @@ drop_reasons! {
     SourceMac = 5, "source_mac";
     /// From a child with a tag of a VLAN that it is not in.
     VlanNotAllowed = 6, "vlan_not_allowed";
-    /// From a child to 01:80:c2:00:00:00-0f, which no bridge forwards.
+    /// From a child to 01:80:c2:00:00:00-0f, which no bridge forwards, or, with security, CDP and the like.
     Reserved = 7, "reserved_multicast";
     /// Between two children of which one is private.
     Isolated = 8, "isolated";
@@ -298,16 +298,18 @@ drop_reasons! {
     NeighbourClaim = 17, "neighbour_claim";
     /// ARP or neighbour discovery that claims an address which is pinned to another station.
     Pinned = 18, "pinned";
-    /// From a child, a DHCP server's message.
+    /// From a child, a message of a DHCP or RARP server.
     DhcpServer = 19, "dhcp_server";
-    /// From a child, a router advertisement or a redirect.
+    /// From a child, a router's advertisement or redirect.
     Router = 20, "router";
-    /// From a child, with headers that are cut off, fragmented or chained so that nobody sees what it is.
+    /// With headers that are cut off, fragmented, chained or wrapped so that it cannot be seen what it is.
     HiddenHeader = 21, "hidden_header";
     /// From a child that has taken as many addresses as it may.
     AddressLimit = 22, "address_limit";
     /// From a socket in a child's namespace, around the child's guard.
     GuardBypass = 23, "guard_bypass";
+    /// From a child, a multicast router's message: a query of IGMP or MLD, PIM.
+    MulticastRouter = 24, "multicast_router_guard";
 }
 
 impl DropReason {
@@ -327,7 +329,8 @@ impl DropReason {
             | Self::Router
             | Self::HiddenHeader
             | Self::AddressLimit
-            | Self::GuardBypass => true,
+            | Self::GuardBypass
+            | Self::MulticastRouter => true,
             Self::OtherVlan
             | Self::Unknown
             | Self::NoMember

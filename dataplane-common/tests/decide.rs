@@ -59,6 +59,7 @@ fn each_reason_to_drop_a_frame_has_a_case() {
     // `tests/security.rs`.
     seen.extend([DropReason::SourceIp, DropReason::NeighbourClaim, DropReason::DhcpServer]);
     seen.extend([DropReason::Router, DropReason::HiddenHeader, DropReason::AddressLimit]);
+    seen.extend([DropReason::MulticastRouter]);
     // `neighbour.rs`.
     seen.extend([DropReason::Stranger, DropReason::Pinned]);
     // What `Sender::Bypass` and `Sender::Foreign` lead to (`tests/tests/security/bypass.rs`).

@@ -165,6 +165,15 @@ fn flags_of_a_vlan_say_who_can_be_left_to_the_kernel() {
     }
 }
 
+#[test]
+fn a_vlan_in_which_an_address_is_pinned_has_a_flag() {
+    let pinned = BTreeMap::from([((10, V4), STRANGER)]);
+    let site = Topology { pinned, ..veths() };
+    let flag = |vlan| tables(&site).vlan(vlan).flags & vlan_flag::PINNED != 0;
+    assert!(flag(10) && !flag(0), "VLAN 10 alone");
+    assert!(flag(VLAN_ANY), "a trunk of every VLAN is in it, too");
+}
+
 /// A child in VLAN 0 with these checks and addresses.
 fn with_rights(port: u8, checks: u16, addresses: &[Ip]) -> Child {
     let policy = Policy { checks, ..Policy::default() };

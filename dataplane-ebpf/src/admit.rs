@@ -15,15 +15,20 @@ use dataplane_common::{
     decide::forbidden,
     dhcp,
     frame::{HEAD_LEN, Head, Mac, OffloadedTag},
+    llc::{Carries, carries},
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
-    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Header, ICMPV6, Payload, Step, UDP, step},
-    security::{Account, Sender, Use, is_heard, settle},
+    packet::{
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, Payload, UDP, Upper, may_be_icmpv6,
+        step_packed, upper,
+    },
+    security::{Account, Sender, Use, is_heard, names, settle},
     trace::{Hook, traced_flag},
 };
 
 use crate::{
     count::{Size, count_drop, rx},
     offence::note,
+    packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within, is_within_early, now, policy, port, remember},
     trace::{Origin, Was, trace},
@@ -36,47 +41,88 @@ const TCP: u8 = 6;
 #[derive(Clone, Copy)]
 pub(crate) struct SkbBytes(pub(crate) *mut __sk_buff);
 
+/// Bytes at an address from which the compiler can take several at once.
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
 impl Bytes for SkbBytes {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         let len = N as u32;
         // SAFETY: helper on the program's context; `bytes` has room for as many.
         let read =
             unsafe { bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), len) };
         // SAFETY: the helper has written all of it.
-        if read == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+        if read == 0 { Some(unsafe { bytes.assume_init() }.0) } else { None }
     }
 
     #[inline(always)]
-    fn step(&self, header: Header) -> Step {
-        Step::unpack(maclane_step(self.0, Step::Next(header).pack()))
+    fn step(&self, at: u64) -> u64 {
+        maclane_step(self.0, at)
+    }
+
+    #[inline(always)]
+    fn upper(&self, offset: u32, first: u8) -> Upper {
+        Upper::unpack(maclane_upper(self.0, offset, first.into()))
     }
 
     #[inline(always)]
     fn is_heard(&self, start: u32, target: Address) -> bool {
-        let (first, last) = halves(target);
-        maclane_is_heard(self.0, start, first, last) != 0
+        maclane_is_heard(self.0, start, halves(target).1) != 0
+    }
+
+    #[inline(always)]
+    fn carries(&self, offset: u32) -> Carries {
+        Carries::from_raw(maclane_carries(self.0, offset))
+    }
+
+    #[inline(always)]
+    fn names(&self, at: u32, end: u32, mac: Mac) -> bool {
+        maclane_names(self.0, at, end, pack_mac(mac, 0)) != 0
     }
 }
 
-/// [`is_heard`], for the target of two halves.
+/// [`upper`], of the packet that begins at `offset`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_is_heard(skb: *mut __sk_buff, start: u32, first: u64, last: u64) -> u32 {
+extern "C" fn maclane_upper(skb: *mut __sk_buff, offset: u32, first: u32) -> u64 {
     // Of these bytes, not of those that come here.
-    is_heard(&SkbBytes(skb), start, join(first, last)).into()
+    #[allow(clippy::cast_possible_truncation, reason = "a protocol")]
+    upper(&SkbBytes(skb), offset, first as u8).pack()
 }
 
-/// [`step`], for the header that is next in `at`.
+/// [`carries`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_carries(skb: *mut __sk_buff, offset: u32) -> u32 {
+    // Of these bytes, not of those that come here.
+    carries(&SkbBytes(skb), offset) as u32
+}
+
+/// [`names`], for a packed MAC.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_names(skb: *mut __sk_buff, at: u32, end: u32, mac: u64) -> u32 {
+    // Of these bytes, not of those that come here.
+    names(&SkbBytes(skb), at, end, unpack_mac(mac).0).into()
+}
+
+/// [`is_heard`], for the second half of the target: it looks at nothing else, and what a function does not look at
+/// the compiler does not hand to it, which the verifier refuses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_is_heard(skb: *mut __sk_buff, start: u32, last: u64) -> u32 {
+    // Of these bytes, not of those that come here.
+    is_heard(&SkbBytes(skb), start, join(0, last)).into()
+}
+
+/// [`step_packed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_step(skb: *mut __sk_buff, at: u64) -> u64 {
-    match Step::unpack(at) {
-        // Of these bytes, not of those that come here.
-        Step::Next(header) => step(&SkbBytes(skb), header).pack(),
-        other => other.pack(),
-    }
+    // Of these bytes, not of those that come here.
+    step_packed(&SkbBytes(skb), at)
 }
 
 impl SkbBytes {
@@ -105,8 +151,12 @@ impl SkbBytes {
 }
 
 /// What is looked at in every frame of a port.
-const ALWAYS: u16 =
-    check_flag::ADDRESS | check_flag::MAC | check_flag::DHCP_SERVER | check_flag::ROUTER;
+const ALWAYS: u16 = check_flag::ADDRESS
+    | check_flag::MAC
+    | check_flag::DHCP_SERVER
+    | check_flag::ROUTER
+    | check_flag::MULTICAST_ROUTER
+    | check_flag::SWITCHING;
 
 /// What is looked at in frames about addresses only.
 const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
@@ -114,8 +164,13 @@ const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
 /// False for a frame that a child may not send: it has been counted then.
 #[inline(always)]
 pub(crate) fn admit(skb: *mut __sk_buff, origin: Origin) -> bool {
-    let Some(policy) = policy(origin.from) else { return true };
-    if is_plain(skb, policy) { true } else { maclane_admit(skb, origin.pack()) == 0 }
+    is_plain_of(skb, origin.from) || maclane_admit(skb, origin.pack()) == 0
+}
+
+/// True for a frame of a port that need not be looked at more closely.
+#[inline(always)]
+pub(crate) fn is_plain_of(skb: *mut __sk_buff, from: u16) -> bool {
+    policy(from).is_none_or(|policy| is_plain(skb, policy))
 }
 
 /// A frame of a child's namespace that no guard has stamped; not 0 if it was dropped. Of a port that
@@ -162,9 +217,12 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
                 && (protocol == TCP
-                    || protocol == UDP && word(20) & 0x1fff == 0 && word(34) != dhcp::SERVER_PORT)
+                    || protocol == UDP
+                        && word(20) & 0x1fff == 0
+                        && word(34) != dhcp::SERVER_PORT
+                        && !dhcp::is_port(word(36)))
         }
-        ETH_P_IPV6 => policy.checks & ALWAYS == 0 && bytes[20] != ICMPV6,
+        ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
     }
 }
@@ -175,7 +233,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
 /// that it calls.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 {
+pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 {
     let origin = Origin::unpack(origin);
     let (from, is_early) = (origin.from, origin.hook as u8 == Hook::Guard as u8);
     // One that is too short is counted as that.
@@ -287,7 +345,10 @@ fn inspect(skb: *mut __sk_buff, from: u16) -> u32 {
         ETH_P_ARP if messages => maclane_arp(skb, at.pack()),
         ETH_P_IPV6 if messages => maclane_ipv6(skb, at.pack()),
         ETH_P_IPV4 if always => maclane_ipv4(skb, at.pack()),
-        _ => 0,
+        ETH_P_ARP | ETH_P_IPV6 | ETH_P_IPV4 => 0,
+        _ if !always => 0,
+        ETH_P_RARP => maclane_arp(skb, at.pack()),
+        _ => maclane_other(skb, at.pack()),
     }
 }
 
@@ -302,13 +363,14 @@ pub(crate) extern "C" fn maclane_forbidden(skb: *mut __sk_buff, from: u32) -> u3
     answer(forbidden(&frame, &own))
 }
 
-/// What is looked at, and who keeps account.
+/// What is looked at, what keeps account, and where to look.
 #[inline(always)]
-fn sender(at: u64) -> Option<(Sender, Book, u32)> {
+fn sender(at: u64) -> Option<(Sender, Book, Payload)> {
     let at = Place::unpack(at);
     let (policy, port) = (policy(at.port)?, port(at.port)?);
     let sender = Sender { mac: port.mac, checks: policy.checks };
-    Some((sender, Book { port: at.port, vlan: at.vlan }, at.offset.into()))
+    let payload = Payload { ethertype: at.extra, offset: at.offset.into() };
+    Some((sender, Book { port: at.port, vlan: at.vlan }, payload))
 }
 
 #[inline(always)]
@@ -320,24 +382,32 @@ fn answer(offence: Option<DropReason>) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_arp(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.arp(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.arp(&SkbBytes(skb), payload, &book))
 }
 
 /// [`Sender::ipv4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_ipv4(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.ipv4(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.ipv4(&SkbBytes(skb), payload.offset, &book))
 }
 
 /// [`Sender::ipv6`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_ipv6(skb: *mut __sk_buff, at: u64) -> u32 {
-    let Some((sender, book, offset)) = sender(at) else { return 0 };
-    answer(sender.ipv6(&SkbBytes(skb), offset, &book))
+    let Some((sender, book, payload)) = sender(at) else { return 0 };
+    answer(sender.ipv6(&SkbBytes(skb), payload.offset, &book))
+}
+
+/// [`Sender::other`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_other(skb: *mut __sk_buff, at: u64) -> u32 {
+    let Some((sender, _, payload)) = sender(at) else { return 0 };
+    answer(sender.other(&SkbBytes(skb), payload))
 }
 
 /// The account of a child's addresses, kept in the maps.
@@ -385,7 +455,7 @@ pub(crate) extern "C" fn maclane_ask_sibling(skb: *mut __sk_buff, from: u32) -> 
     let Some(message) = message(&SkbBytes(skb), at.extra, at.offset.into()) else { return 0 };
     // Whether a probe of IPv6 is heard by all that may have the address is checked at the parent.
     let is_probe = message.kind as u8 == Kind::Probe as u8 && at.extra == ETH_P_IPV6;
-    if message.kind as u8 == Kind::Claim as u8 || is_probe {
+    if !message.kind.asks() || is_probe {
         return 0;
     }
     let key = NeighbourKey::new(message.target, at.vlan);

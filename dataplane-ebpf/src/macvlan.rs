@@ -9,7 +9,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    admit::{admit, maclane_ask_sibling, maclane_forbidden, refuse},
+    admit::{is_plain_of, maclane_admit, maclane_ask_sibling, maclane_forbidden, refuse},
+    ask::hides,
     count,
     rights::port,
     skb::{END, NEXT, Skb},
@@ -57,7 +58,8 @@ fn bridge_port(number: u16) -> Option<Port> {
 #[inline(always)]
 fn may_reach_siblings(skb: Skb, number: u16, own: &Port) -> bool {
     let origin = Origin::new(number, Hook::Guard);
-    if !admit(skb.0, origin) {
+    let is_plain = is_plain_of(skb.0, number);
+    if !is_plain && (maclane_admit(skb.0, origin.pack()) != 0 || hides(skb.0, origin)) {
         return false;
     }
     // `None` for one that is too short, or not in one piece.

@@ -5,6 +5,7 @@ use dataplane_common::{DropReason, Mark, Verdict, decide::Audience, trace::Hook 
 
 use crate::{
     admit::{admit, place},
+    ask::hides,
     lease::maclane_lease,
     skb::{END, Skb},
     tc::{Hook, act_on_one, drop_of, follow, rule},
@@ -23,7 +24,8 @@ fn maclane_siblings(ctx: TcContext) -> i32 {
     // SAFETY: the program's context; the verifier rewrites the access. The ingress has just written it.
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = unsafe { (*skb.0).cb[0] } as u16;
-    if !admit(skb.0, Origin::new(from, Told::Ingress)) {
+    let origin = Origin::new(from, Told::Ingress);
+    if !admit(skb.0, origin) || hides(skb.0, origin) {
         return END;
     }
     let Some((frame, payload)) = skb.parsed().filter(|(frame, _)| !frame.is_multicast()) else {

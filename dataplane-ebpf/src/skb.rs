@@ -14,7 +14,7 @@ use dataplane_common::{
     Frame, Mark, dhcp,
     frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     mark::MENDED,
-    packet::{ETH_P_IPV4, Payload, UDP},
+    packet::{ETH_P_IPV4, ICMPV6, Payload, UDP, may_be_icmpv6},
 };
 
 use crate::count::Size;
@@ -257,17 +257,19 @@ impl Skb {
         (Frame::parse(head, self.offloaded_tag()), Payload::of(head))
     }
 
-    /// IPv6's next header; 0 if the frame's first bytes do not reach that far.
+    /// What an IPv6 packet carries: [`ICMPV6`], too, where that may stand behind extension headers, or where the
+    /// frame's first bytes do not reach that far.
     #[inline(always)]
     pub(crate) fn next_header(self, payload: Payload) -> u8 {
         // SAFETY: the program's context; the verifier rewrites the accesses.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         if data + NEXT_HEADER + VLAN_HLEN + 1 > end {
-            return 0;
+            return ICMPV6;
         }
         let at = if payload.is_first() { 0 } else { VLAN_HLEN };
         // SAFETY: the byte was checked to be inside the frame.
-        unsafe { *((data + NEXT_HEADER + at) as *const u8) }
+        let first = unsafe { *((data + NEXT_HEADER + at) as *const u8) };
+        if may_be_icmpv6(first) { ICMPV6 } else { first }
     }
 
     /// True for what a DHCP server says, or is told, in IPv4 without options.

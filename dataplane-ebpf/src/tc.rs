@@ -478,6 +478,7 @@ fn decided(to: u64, of: u64, tag: u32, from: u16) -> u64 {
 pub(crate) fn is_about_an_address(skb: Skb, payload: Payload) -> bool {
     payload.ethertype == ETH_P_ARP
         || payload.ethertype == ETH_P_IPV6 && skb.next_header(payload) == ICMPV6
+        || payload.is_llc()
 }
 
 /// Storm control for a frame from the wire to several: not 0 if it is one too many. The host gets it

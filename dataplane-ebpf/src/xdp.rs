@@ -22,8 +22,8 @@ use dataplane_common::{
     dhcp,
     frame::{ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     mark::NO_STAMP,
-    neighbour::{Asked, UNSPECIFIED, asked, message},
-    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP},
+    neighbour::{Asked, Kind as Says, UNSPECIFIED, asked, message},
+    packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP, may_be_icmpv6},
     sender::{Provenance, Sender, Socket, ingress_port},
     trace::Hook,
     verdict::Delivery,
@@ -120,16 +120,16 @@ impl Bytes for XdpBytes {
     }
 }
 
-/// True for ARP, and for what may be neighbour discovery.
+/// True for ARP, for what may be neighbour discovery, and for what may wrap either.
 #[inline(always)]
 fn is_about_an_address(ctx: &XdpContext, payload: Payload) -> bool {
     match payload.ethertype {
         ETH_P_ARP => true,
         ETH_P_IPV6 => {
             let next = XdpBytes(ctx.ctx).load(payload.offset + NEXT_HEADER);
-            next.is_some_and(|[next]: [u8; 1]| next == ICMPV6)
+            next.is_some_and(|[next]: [u8; 1]| may_be_icmpv6(next))
         }
-        _ => false,
+        _ => payload.is_llc(),
     }
 }
 
@@ -174,7 +174,16 @@ const LEAVE: u64 = 0;
 extern "C" fn maclane_xdp_ask(ctx: *mut xdp_md, at: u64, is_multicast: u32) -> u64 {
     let (bytes, at) = (XdpBytes(ctx), Place::unpack(at));
     let everybody = Asked::Audience(Audience::Everybody).pack();
-    let Some(message) = message(&bytes, at.extra, at.offset.into()) else { return everybody };
+    let offset = u32::from(at.offset);
+    // What it may be has to be found out: behind extension headers, or behind that of LLC.
+    let is_plain = at.extra == ETH_P_IPV6 && bytes.load(offset + NEXT_HEADER) == Some([ICMPV6]);
+    if at.extra != ETH_P_ARP && !is_plain {
+        return LEAVE;
+    }
+    let Some(message) = message(&bytes, at.extra, offset) else { return everybody };
+    if message.kind as u8 == Says::Redirect as u8 {
+        return LEAVE;
+    }
     if message.sender != UNSPECIFIED {
         let key = NeighbourKey::new(message.sender, at.vlan);
         if Rights.neighbour(&key).is_some() || Rights.learned(&key).is_some() {

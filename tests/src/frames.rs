@@ -10,6 +10,8 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 /// The `EtherType` of ARP.
 pub const ARP: u16 = 0x0806;
+/// The `EtherType` of RARP.
+pub const RARP: u16 = 0x8035;
 /// The `EtherType` of an 802.1Q tag.
 pub const VLAN: u16 = 0x8100;
 /// The `EtherType` of an 802.1ad tag, the outer one of two.

@@ -224,7 +224,7 @@ fn bad_policies_are_refused_and_change_nothing() {
         (
             "network set lan --trust bpdus",
             2,
-            &["\"bpdus\"", "use dhcp-server, router, bpdu, mac, ip"],
+            &["\"bpdus\"", "use dhcp-server, router, multicast-router, bpdu, mac, ip"],
         ),
         ("network set lan --storm 5", 2, &["broadcast=1000"]),
         ("network set lan --storm broadcast=1,broadcast=2", 2, &["two limits"]),

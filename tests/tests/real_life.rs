@@ -9,6 +9,8 @@ mod dhcp6;
 mod mdns;
 #[path = "real_life/programs.rs"]
 mod programs;
+#[path = "real_life/rogue.rs"]
+mod rogue;
 #[path = "real_life/site.rs"]
 mod site;
 #[path = "real_life/slaac.rs"]

@@ -5,6 +5,8 @@
 mod addresses;
 #[path = "security/attacks.rs"]
 mod attacks;
+#[path = "security/attacks_l2.rs"]
+mod attacks_l2;
 #[path = "security/attacks_v6.rs"]
 mod attacks_v6;
 #[path = "security/bypass.rs"]

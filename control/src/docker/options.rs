@@ -293,7 +293,10 @@ mod tests {
             (json!({ "mtu": "5" }), "not an MTU"),
             (json!({ "arp": "spoof" }), "use steer, suppress, flood"),
             (json!({ "security": "on" }), "use off, log, enforce"),
-            (json!({ "trust": "all" }), "use dhcp-server, router, bpdu, mac, ip, raw-socket"),
+            (
+                json!({ "trust": "all" }),
+                "use dhcp-server, router, multicast-router, bpdu, mac, ip, raw-socket",
+            ),
             (json!({ "storm": "5" }), "no list of limits"),
             (json!("x"), "no list of options"),
         ] {

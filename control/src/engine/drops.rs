@@ -94,6 +94,7 @@ fn words(reason: DropReason) -> &'static str {
         DropReason::Pinned => "claims an address that is pinned to another station",
         DropReason::DhcpServer => "says to be a DHCP server",
         DropReason::Router => "says to be a router",
+        DropReason::MulticastRouter => "says to be a multicast router",
         DropReason::HiddenHeader => "hides what it sends",
         DropReason::AddressLimit => "takes more addresses than it may have",
         DropReason::GuardBypass => "bypasses the guard on its link",

@@ -73,6 +73,8 @@ fn checks(policy: &Policy) -> u16 {
     let raw = if policy.trust.contains(&Trust::RawSocket) { check_flag::RAW_SOCKET } else { 0 };
     let looked_for = unless(Trust::DhcpServer, check_flag::DHCP_SERVER)
         | unless(Trust::Router, check_flag::ROUTER)
+        | unless(Trust::MulticastRouter, check_flag::MULTICAST_ROUTER)
+        | unless(Trust::Bpdu, check_flag::SWITCHING)
         | unless(Trust::Mac, check_flag::MAC)
         | unless(Trust::Ip, check_flag::ADDRESS);
     arp | raw

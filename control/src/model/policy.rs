@@ -79,7 +79,10 @@ pub(crate) enum Trust {
     DhcpServer,
     /// Router advertisements.
     Router,
-    /// STP and whatever else goes to reserved link-local addresses.
+    /// What multicast routers say: queries of IGMP and MLD, PIM.
+    MulticastRouter,
+    /// What switches tell each other: STP, LLDP and whatever else goes to reserved link-local addresses, CDP and
+    /// its kin, GVRP, MVRP.
     Bpdu,
     /// Any source MAC.
     Mac,
@@ -329,7 +332,9 @@ mod tests {
         for bad in ["", "all", "dhcp", "BPDU", "mac,", "none,mac"] {
             let message = trust(bad).unwrap_err().message;
             assert!(
-                message.contains("use dhcp-server, router, bpdu, mac, ip, raw-socket"),
+                message.contains(
+                    "use dhcp-server, router, multicast-router, bpdu, mac, ip, raw-socket"
+                ),
                 "{bad}: {message}"
             );
         }

@@ -3,13 +3,13 @@
 use std::net::Ipv4Addr;
 
 use tests::{
-    forge::{Arp, UDP, V4, bpdu, udp},
+    forge::{Arp, ICMP, IEEE_802, UDP, V4, bpdu, udp},
     frames::{Frame, SERVICE_VLAN, VLAN},
     mac::Mac,
 };
 
 use crate::{
-    attacks_v6,
+    attacks_l2, attacks_v6,
     site::{STRANGER, Site},
 };
 
@@ -62,6 +62,7 @@ pub(crate) fn all(site: &Site) -> Vec<Attack> {
     [macs(site), vlans(site), arp(site), ipv4(site), dhcp(site)]
         .into_iter()
         .chain(attacks_v6::all(site))
+        .chain(attacks_l2::all(site))
         .flatten()
         .collect()
 }
@@ -170,7 +171,18 @@ fn arp(site: &Site) -> Vec<Attack> {
             "a question with the gateway's MAC",
             Arp::request((router.mac, evil.ip), victim.ip).broadcast(evil.mac),
         ),
+        attack(
+            "a sibling is told of another gateway, in ARP of other hardware",
+            reply_of(IEEE_802, as_router, (victim.mac, victim.ip), evil.mac),
+            "neighbour_claim",
+            Key::Everything,
+        ),
     ]
+}
+
+/// A reply in ARP of some hardware.
+fn reply_of(hardware: u16, claim: (Mac, Ipv4Addr), to: (Mac, Ipv4Addr), source: Mac) -> Frame {
+    Arp::reply(claim, to).of(hardware).to(source, to.0)
 }
 
 /// IPv4 with the address of somebody else.
@@ -187,7 +199,10 @@ fn ipv4(site: &Site) -> Vec<Attack> {
     let cut = V4 { options: 10, ..cut }.frame(evil.mac, router.mac);
     // ICMP: a redirect for hosts, code 1 (RFC 792).
     let redirect = [&[5, 1, 0, 0][..], &evil.ip.octets(), &[0x45; 28]].concat();
-    let redirect = V4::new(router.ip, host.ip, 1, redirect).frame(evil.mac, host.mac);
+    let redirect = V4::new(router.ip, host.ip, ICMP, redirect).frame(evil.mac, host.mac);
+    // One router for half an hour: the child (RFC 1256, section 3).
+    let irdp = [&[9, 0, 0, 0, 1, 2, 7, 8][..], &evil.ip.octets(), &[0; 4]].concat();
+    let irdp = V4::new(evil.ip, Ipv4Addr::new(224, 0, 0, 1), ICMP, irdp);
     vec![
         spoof("a sibling's address", site.sibling.ip, to_router, UDP),
         spoof("a sibling's address, in TCP", site.victim.ip, to_router, 6),
@@ -209,6 +224,7 @@ fn ipv4(site: &Site) -> Vec<Attack> {
             UDP,
         ),
         attack("a redirect in the gateway's name", redirect, "source_ip", Key::Word("ip")),
+        attack("a router in ICMP", irdp.multicast(evil.mac), "router", Key::Word("router")),
         attack("a first fragment without its ports", cut, "hidden_header", Key::Everything)
             .room(20),
     ]
@@ -216,20 +232,45 @@ fn ipv4(site: &Site) -> Vec<Attack> {
 
 /// A DHCP server.
 fn dhcp(site: &Site) -> Vec<Attack> {
-    let answer = |options, fragment, to: Ipv4Addr, mac| {
-        let mut body = udp(67, 68);
-        // A server's message has operation 2 (RFC 2131, section 2).
-        body.extend([2, 1, 6, 0]);
-        let packet = V4 { options, fragment, ..V4::new(site.evil.ip, to, UDP, body) };
-        packet.frame(site.evil.mac, mac)
+    let packet = |ports, rest: &[u8], to: Ipv4Addr| {
+        let body = [ports, rest.to_vec()].concat();
+        V4::new(site.evil.ip, to, UDP, body)
     };
-    let all = (Ipv4Addr::BROADCAST, Mac::BROADCAST);
+    // A server's message has operation 2 (RFC 2131, section 2).
+    let says = |from, to, ip| packet(udp(from, to), &[2, 1, 6, 0], ip);
+    let frame = |packet: V4, mac| packet.frame(site.evil.mac, mac);
+    let all = Ipv4Addr::BROADCAST;
+    let to_all = |packet| frame(packet, Mac::BROADCAST);
+    let first = |packet| V4 { fragment: 0x2000, ..packet };
+    let router = &site.lan.router;
     let server = |name, frame| attack(name, frame, "dhcp_server", Key::Word("dhcp-server"));
+    let usual = || says(67, 68, all);
+    // A client takes an answer from any port.
+    let other = || says(1067, 68, all);
     vec![
-        server("a DHCP server", answer(0, 0, all.0, all.1)),
-        server("a DHCP server, to a sibling", answer(0, 0, site.victim.ip, site.victim.mac)),
-        server("a DHCP server behind options", answer(2, 0, all.0, all.1)),
-        server("a DHCP server in a first fragment", answer(0, 0x2000, all.0, all.1)),
-        server("a DHCP server behind a tag", answer(0, 0, all.0, all.1).vlan(0)),
+        server("a DHCP server", to_all(usual())),
+        server("a DHCP server, to a sibling", frame(says(67, 68, site.victim.ip), site.victim.mac)),
+        server("a DHCP server behind options", to_all(V4 { options: 2, ..usual() })),
+        server("a DHCP server in a first fragment", to_all(first(usual()))),
+        server("a DHCP server behind a tag", to_all(usual()).vlan(0)),
+        server("a DHCP server at another port", to_all(other())),
+        server(
+            "a DHCP server at another port, to a sibling",
+            frame(says(1067, 68, site.victim.ip), site.victim.mac),
+        ),
+        server(
+            "a DHCP server at another port, behind options",
+            to_all(V4 { options: 2, ..other() }),
+        ),
+        server("a DHCP server at another port, in a first fragment", to_all(first(other()))),
+        server("a DHCP server at another port, behind a tag", to_all(other()).vlan(0)),
+        server("a DHCP server that tells a relay", frame(says(1067, 67, router.ip), router.mac)),
+        server("a DHCP relay", frame(packet(udp(67, 67), &[1, 1, 6, 0], router.ip), router.mac)),
+        attack(
+            "a DHCP server that tells a relay, in fragments",
+            frame(first(packet(udp(1067, 67), &[], router.ip)), router.mac),
+            "hidden_header",
+            Key::Word("dhcp-server"),
+        ),
     ]
 }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use tests::{
     forge::{
         ALL_NODES, DESTINATION, FIRST, FRAGMENT, HOP_BY_HOP, ICMPV6, NO_OPTIONS, UDP, V6,
-        advertisement, redirect, router, solicitation, udp,
+        advertisement, inverse, redirect, router, router_solicitation, solicitation, udp,
     },
     frames::Frame,
     mac::Mac,
@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Every attack with IPv6.
-pub(crate) fn all(site: &Site) -> [Vec<Attack>; 5] {
-    [addresses(site), discovery(site), routers(site), hidden(site), dhcp(site)]
+pub(crate) fn all(site: &Site) -> [Vec<Attack>; 6] {
+    [addresses(site), discovery(site), notices(site), routers(site), hidden(site), dhcp(site)]
 }
 
 /// The address of somebody else.
@@ -95,6 +95,72 @@ fn discovery(site: &Site) -> Vec<Attack> {
     ]
 }
 
+/// Messages that are about something else, and say who has an address all the same: a router takes the sender of a
+/// solicitation into its table (`net/ipv6/ndisc.c`, `ndisc_recv_rs`).
+fn notices(site: &Site) -> Vec<Attack> {
+    let (evil, victim, gateway) = (&site.evil, &site.victim, &site.lan.router);
+    let from = evil.link_local();
+    let claim = |name, frame, key| attack(name, frame, "neighbour_claim", key);
+    let mac = |name, frame| claim(name, frame, Key::Word("mac"));
+    let asks = |from, mac| router_solicitation(from, mac);
+    let unknown = std::net::Ipv6Addr::UNSPECIFIED;
+    let two = {
+        let mut packet = asks(from, evil.mac);
+        packet.body.extend([1, 1].iter().chain(&victim.mac.0));
+        V6::icmp(packet.from, packet.to, packet.body)
+    };
+    let answer = {
+        let mut packet = inverse(from, evil.mac, victim.mac);
+        packet.body[0] = 142;
+        V6::icmp(packet.from, packet.to, packet.body)
+    };
+    vec![
+        mac("a router is asked with a sibling's MAC", asks(from, victim.mac).multicast(evil.mac)),
+        mac(
+            "a router is asked with a sibling's MAC, alone",
+            asks(evil.ip6, victim.mac).frame(evil.mac, gateway.mac),
+        ),
+        mac(
+            "a router is asked with a sibling's MAC, behind a tag",
+            asks(from, victim.mac).multicast(evil.mac).vlan(0),
+        ),
+        mac(
+            "a router is asked with a sibling's MAC, without an address",
+            asks(unknown, victim.mac).multicast(evil.mac),
+        ),
+        mac("a router is asked with two MACs", two.multicast(evil.mac)),
+        attack(
+            "a router is asked in a sibling's name",
+            asks(victim.link_local(), evil.mac).multicast(evil.mac),
+            "source_ip",
+            Key::Word("ip"),
+        ),
+        attack(
+            "a router is asked with a sibling's MAC, behind options",
+            asks(from, victim.mac).with(DESTINATION, &NO_OPTIONS).multicast(evil.mac),
+            "hidden_header",
+            Key::Everything,
+        ),
+        attack(
+            "a router is asked with a sibling's MAC, in a fragment",
+            asks(from, victim.mac).with(FRAGMENT, &FIRST).multicast(evil.mac),
+            "hidden_header",
+            Key::Everything,
+        ),
+        claim(
+            "inverse discovery",
+            inverse(from, evil.mac, victim.mac).multicast(evil.mac),
+            Key::Everything,
+        ),
+        claim(
+            "inverse discovery behind options",
+            inverse(from, evil.mac, victim.mac).with(DESTINATION, &NO_OPTIONS).multicast(evil.mac),
+            Key::Everything,
+        ),
+        claim("its answer", answer.multicast(evil.mac), Key::Everything),
+    ]
+}
+
 /// Router advertisements, as RFC 7113 lists the ways to hide them, and redirects.
 fn routers(site: &Site) -> Vec<Attack> {
     let evil = &site.evil;
@@ -167,13 +233,19 @@ fn hidden(site: &Site) -> Vec<Attack> {
 /// A `DHCPv6` server.
 fn dhcp(site: &Site) -> Vec<Attack> {
     let evil = &site.evil;
-    // An advertisement (RFC 8415, section 7.3).
-    let body = [udp(547, 546), vec![2, 0, 0, 1]].concat();
-    let answer = V6::new(evil.link_local(), site.victim.ip6, UDP, body);
+    let says = |from, to, kind| {
+        let body = [udp(from, to), vec![kind, 0, 0, 1]].concat();
+        V6::new(evil.link_local(), site.victim.ip6, UDP, body)
+    };
+    // An advertisement, and what a server tells a relay (RFC 8415, section 7.3).
+    let (answer, other) = (says(547, 546, 2), says(1547, 546, 2));
+    let to_relay = says(1547, 547, 13);
     let server = |name, packet: V6| {
         let frame = packet.frame(evil.mac, site.victim.mac);
         attack(name, frame, "dhcp_server", Key::Word("dhcp-server"))
     };
+    let cut = V6::new(evil.link_local(), site.victim.ip6, UDP, udp(1547, 547));
+    let cut = cut.with(FRAGMENT, &FIRST).frame(evil.mac, site.victim.mac);
     vec![
         server("a DHCPv6 server", answer.clone()),
         server("a DHCPv6 server behind options", answer.clone().with(DESTINATION, &NO_OPTIONS)),
@@ -182,5 +254,21 @@ fn dhcp(site: &Site) -> Vec<Attack> {
             answer.clone().with(HOP_BY_HOP, &NO_OPTIONS).with(DESTINATION, &NO_OPTIONS),
         ),
         server("a DHCPv6 server in a first fragment", answer.with(FRAGMENT, &FIRST)),
+        server("a DHCPv6 server at another port", other.clone()),
+        server(
+            "a DHCPv6 server at another port, behind options",
+            other.clone().with(DESTINATION, &NO_OPTIONS),
+        ),
+        server(
+            "a DHCPv6 server at another port, in a first fragment",
+            other.with(FRAGMENT, &FIRST),
+        ),
+        server("a DHCPv6 server that tells a relay", to_relay),
+        attack(
+            "a DHCPv6 server that tells a relay, in fragments",
+            cut,
+            "hidden_header",
+            Key::Word("dhcp-server"),
+        ),
     ]
 }

@@ -4,7 +4,11 @@ use std::{net::IpAddr, thread, time::Duration};
 
 use tests::{
     eventually, forge,
-    forge::{ALL_NODES, Arp, advertisement},
+    forge::{
+        ALL_NODES, Arp, DESTINATION, NO_OPTIONS, V6, advertisement, redirect as redirect_of,
+        redirect_at, router_at,
+    },
+    frames::token,
     netns::Netns,
     patience, tcp,
     topology::PARENT,
@@ -138,6 +142,51 @@ fn mac_of(ns: &Netns, ip: IpAddr) -> Option<String> {
     let text = ns.ip(&format!("neigh show {ip}"));
     let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
     words.nth(1).map(String::from)
+}
+
+/// A child that is trusted to be a router advertises its own MAC, and redirects without one: it claims nothing.
+#[test]
+fn a_trusted_router_claims_no_mac_of_another() {
+    for &attacker in Attacker::all() {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        site.set("--trust router");
+        let (evil, victim, gateway) = (&site.evil, &site.victim, &site.lan.router);
+        let from = evil.link_local();
+        let routes = |mac| router_at(from, mac);
+        let behind = |packet: V6| packet.with(DESTINATION, &NO_OPTIONS);
+        let to_victim = |packet: V6| packet.frame(evil.mac, victim.mac);
+        let redirect = |named| to_victim(redirect_at(from, victim.ip6, named, gateway.ip6));
+        let honest = redirect_of(from, victim.ip6, gateway.ip6, gateway.ip6);
+        let cases = [
+            ("its own", routes(evil.mac).multicast(evil.mac), ""),
+            ("its own, behind options", behind(routes(evil.mac)).multicast(evil.mac), ""),
+            ("none", to_victim(honest), ""),
+            ("the gateway's", routes(gateway.mac).multicast(evil.mac), "neighbour_claim"),
+            (
+                "the gateway's, behind options",
+                behind(routes(gateway.mac)).multicast(evil.mac),
+                "neighbour_claim",
+            ),
+            (
+                "the gateway's, in its name",
+                router_at(gateway.ip6, evil.mac).multicast(evil.mac),
+                "source_ip",
+            ),
+            ("its own, for the gateway", redirect((gateway.ip6, evil.mac)), "neighbour_claim"),
+            ("a sibling's", redirect((victim.ip6, site.sibling.mac)), "neighbour_claim"),
+        ];
+        for (name, frame, reason) in cases {
+            let (before, token) = (site.counts(), token());
+            let _earlier = site.heard();
+            evil.send(&frame, &token);
+            let heard = site.heard();
+            let is_heard = heard.iter().any(|h| h.1.iter().any(|frame| frame.carries(&token)));
+            assert_eq!(is_heard, reason.is_empty(), "{attacker:?}: it names {name}");
+            let expected: &[_] = if reason.is_empty() { &[] } else { &[(reason, (1, 0))] };
+            site.counted(&format!("{attacker:?}: it names {name}"), &before, expected);
+        }
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ enum Fate {
 type Rule = fn(Key) -> Fate;
 
 /// Every word of trust.
-const WORDS: [&str; 5] = ["mac", "dhcp-server", "router", "bpdu", "ip"];
+const WORDS: [&str; 6] = ["mac", "dhcp-server", "router", "multicast-router", "bpdu", "ip"];
 
 impl Fate {
     /// What is counted of a frame: dropped, and let through.

@@ -21,7 +21,8 @@ pub(crate) struct PolicyArgs {
     /// maclane
     #[arg(long, value_enum, value_name = "MODE")]
     pub(super) security: Option<Security>,
-    /// What may be sent all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, or "none"
+    /// What may be sent all the same: some of dhcp-server,router,multicast-router,bpdu,mac,ip,raw-socket,
+    /// or "none"
     #[arg(long, value_name = "LIST", value_parser = trust)]
     pub(super) trust: Option<BTreeSet<Trust>>,
     /// How many frames of each kind a child may send in a second, 0 for no limit, as in
@@ -53,8 +54,8 @@ struct NetworkChanges {
     /// What becomes of frames from MACs and addresses that a child does not have
     #[arg(long, value_name = "off|log|enforce|default", value_parser = or_default(word::<Security>))]
     security: Option<Setting<Security>>,
-    /// What its children may send all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, "none" or
-    /// "default"
+    /// What its children may send all the same: some of
+    /// dhcp-server,router,multicast-router,bpdu,mac,ip,raw-socket, "none" or "default"
     #[arg(long, value_name = "LIST", value_parser = or_default(trust))]
     trust: Option<Setting<BTreeSet<Trust>>>,
     /// How many frames of each kind each of its children may send in a second, or "default"; kinds
@@ -91,7 +92,8 @@ struct ChildChanges {
     /// network says
     #[arg(long, value_name = "off|log|enforce|default", value_parser = or_default(word::<Security>))]
     security: Option<Setting<Security>>,
-    /// What it may send all the same: some of dhcp-server,router,bpdu,mac,ip,raw-socket, "none" or "default"
+    /// What it may send all the same: some of
+    /// dhcp-server,router,multicast-router,bpdu,mac,ip,raw-socket, "none" or "default"
     #[arg(long, value_name = "LIST", value_parser = or_default(trust))]
     trust: Option<Setting<BTreeSet<Trust>>>,
     /// How many frames of each kind it may send in a second, or "default"; kinds that are not named
@@ -198,6 +200,7 @@ mod tests {
             ("--security log --arp flood", json!({ "security": "log", "arp": "flood" })),
             ("--trust none", json!({ "trust": [] })),
             ("--trust mac,bpdu", json!({ "trust": ["bpdu", "mac"] })),
+            ("--trust multicast-router", json!({ "trust": ["multicast-router"] })),
             ("--max-addresses 5", json!({ "max_addresses": 5 })),
             ("--storm default --trust default", json!({ "storm": null, "trust": null })),
         ] {
