@@ -28,7 +28,7 @@ const EVERYBODY: Asked = Asked::Audience(Audience::Everybody);
 pub(crate) fn ask(skb: *mut __sk_buff, from: u16, is_multicast: bool) -> Asked {
     let Some(at) = place(skb, from) else { return EVERYBODY };
     let at = at.pack();
-    let refused = maclane_hear(skb, at);
+    let refused = hear(skb, at);
     #[allow(clippy::cast_possible_truncation, reason = "a reason")]
     if refused != 0 {
         Asked::Nobody(DropReason::from_raw((refused - 1) as u8))
@@ -46,7 +46,7 @@ pub(crate) fn hides(skb: *mut __sk_buff, origin: Origin) -> bool {
     let Some(at) = place(skb, origin.from).filter(|at| at.extra != ETH_P_IPV4) else {
         return false;
     };
-    let refused = maclane_hear(skb, at.pack());
+    let refused = hear(skb, at.pack());
     #[allow(clippy::cast_possible_truncation, reason = "a reason")]
     let reason = DropReason::from_raw(refused.wrapping_sub(1) as u8);
     refused != 0 && refuse(skb, origin, reason) != 0
@@ -54,10 +54,10 @@ pub(crate) fn hides(skb: *mut __sk_buff, origin: Origin) -> bool {
 
 /// Hears which station claims an address; one more than the reason if that must not be heard.
 ///
-/// A global function, which the verifier looks at once (`Documentation/bpf/verifier.rst`), as are the next.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn maclane_hear(skb: *mut __sk_buff, at: u64) -> u32 {
+/// Of itself it is no function: on Linux 6.1 each takes at least 32 bytes of stack, of which there are none to spare
+/// below the ingress.
+#[inline(always)]
+fn hear(skb: *mut __sk_buff, at: u64) -> u32 {
     match Place::unpack(at).extra {
         ETH_P_ARP => maclane_hear_arp(skb, at),
         ETH_P_IPV6 => maclane_hear_ipv6(skb, at),
@@ -65,7 +65,8 @@ pub(crate) extern "C" fn maclane_hear(skb: *mut __sk_buff, at: u64) -> u32 {
     }
 }
 
-/// [`hear_arp`].
+/// [`hear_arp`]. A global function, which the verifier looks at once (`Documentation/bpf/verifier.rst`), as are the
+/// next.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_hear_arp(skb: *mut __sk_buff, at: u64) -> u32 {
