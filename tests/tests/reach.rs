@@ -44,6 +44,8 @@ fn existing_children_get_the_host(mode: &str) {
     let wire = Ping::start(&child, lan.router.ip, Duration::from_millis(2));
 
     daemon.run(&["parent", "add", PARENT]);
+    // It has just asked in vain, and asks again three seconds later only (`mcast_solicit`).
+    host.ns.ip("neigh flush all");
     assert_reaches(&host.ns, v4(101));
     assert_reaches(&child, host.ip);
     // Neighbour discovery on both sides.
