@@ -156,6 +156,7 @@ impl Xsk {
 
     /// Sends a frame.
     #[track_caller]
+    #[expect(clippy::cast_ptr_alignment, reason = "the kernel aligns a ring's descriptors")]
     pub fn send(&self, frame: &Frame) {
         let bytes = frame.to_bytes();
         assert!(bytes.len() <= CHUNK, "a frame of one chunk");

@@ -196,7 +196,7 @@ fuzz_target!(|input: Input| {
         check(&topology, &tables, &frame, port);
     }
     if socket.is_of_child() && stamp == NO_STAMP && mark.is_none() && came_in == 0 {
-        let (Ok(Sender::Port(port) | Sender::Bypass(port))) = sender else {
+        let Ok(Sender::Port(port) | Sender::Bypass(port)) = sender else {
             panic!("a child's socket sends as {sender:?}");
         };
         assert_eq!(tables.netns(port), socket.0, "another namespace's port");
