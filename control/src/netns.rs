@@ -138,7 +138,7 @@ impl Netns {
 
     /// What tells it from every other one, dead ones too.
     pub(crate) fn proof(&self) -> Result<NetnsProof> {
-        Ok(NetnsProof { cookie: self.inside(cookie)??, boot: boot()? })
+        Ok(NetnsProof { cookie: self.cookie()?, boot: boot()? })
     }
 
     /// The namespace that `proof` was taken of, if it can be found.

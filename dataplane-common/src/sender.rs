@@ -58,6 +58,11 @@ pub struct Provenance {
     pub came_in: u32,
 }
 
+impl Provenance {
+    /// Of a frame that a kernel has made, or of which nothing is known.
+    pub const KERNEL: Self = Self { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
+}
+
 /// The sender of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {

@@ -15,8 +15,7 @@ use std::collections::HashSet;
 
 use dataplane_common::{
     DropReason, Frame, Tables, Verdict, decide, ingress_port,
-    mark::NO_STAMP,
-    sender::{Provenance, Sender, Socket},
+    sender::{Provenance, Sender},
 };
 use fixtures::{
     Table, WIRE, bytes,
@@ -37,8 +36,7 @@ fn verdict(frame: &Frame, from: u16, tables: &impl Tables) -> Verdict {
     if from != WIRE {
         return decide(frame, from, tables);
     }
-    let provenance = Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
-    match ingress_port(frame, &provenance, tables).sender() {
+    match ingress_port(frame, &Provenance::KERNEL, tables).sender() {
         Ok(Sender::Port(from)) => decide(frame, from, tables),
         Ok(other) => panic!("without a socket it is {other:?}"),
         Err(reason) => Verdict::Drop(reason),

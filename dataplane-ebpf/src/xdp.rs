@@ -21,10 +21,9 @@ use dataplane_common::{
     decide::{Audience, decide},
     dhcp,
     frame::{ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
-    mark::NO_STAMP,
     neighbour::{Asked, Kind as Says, UNSPECIFIED, asked, message},
     packet::{Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ICMPV6, Payload, UDP, may_be_icmpv6},
-    sender::{Provenance, Sender, Socket, ingress_port},
+    sender::{Provenance, Sender, ingress_port},
     trace::Hook,
     verdict::Delivery,
 };
@@ -57,8 +56,7 @@ fn maclane_xdp(ctx: XdpContext) -> u32 {
     // Where XDP may not drop, it may be looking at a hairpinned frame: TC sees its mark.
     let may_drop = settings().xdp_may_drop != 0;
     // What only an skb says is said behind XDP.
-    let unknown = Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
-    match ingress_port(&frame, &unknown, &Maps).sender() {
+    match ingress_port(&frame, &Provenance::KERNEL, &Maps).sender() {
         Ok(Sender::Port(PORT_WIRE)) => {}
         Err(reason) if may_drop => return end(&ctx, &frame, reason),
         Ok(_) | Err(_) => return XDP_PASS,

@@ -83,10 +83,6 @@ fn enforces(rig: &Rig, port: u16) -> bool {
     rig.tables.tables.policy(port).checks & check_flag::ENFORCE != 0
 }
 
-/// Of a frame that a kernel has made.
-const KERNEL: Provenance =
-    Provenance { mark: None, stamp: NO_STAMP, socket: Socket::NONE, came_in: 0 };
-
 fn run_table(table: &Table, rig: &mut Rig, seen: &mut Vec<DropReason>) {
     for (name, frame, from, want) in &table.cases {
         // A port that is not there has no program either.
@@ -95,13 +91,13 @@ fn run_table(table: &Table, rig: &mut Rig, seen: &mut Vec<DropReason>) {
         }
         let bytes = bytes::write(frame, name.as_bytes());
         let entry = entry(rig, *from);
-        let verdict = expected(rig, entry, Some(frame), &KERNEL);
+        let verdict = expected(rig, entry, Some(frame), &Provenance::KERNEL);
         // A macvlan child without a guard is known by its source MAC, so what it sends with
         // another one is decided on as somebody else's.
         if entry != Entry::Egress || verdict == *want {
             assert_eq!(verdict, *want, "{name}");
         }
-        let run = Run { name, entry, bytes: &bytes, provenance: KERNEL };
+        let run = Run { name, entry, bytes: &bytes, provenance: Provenance::KERNEL };
         rig.check(&run, verdict);
         if entry == Entry::Ingress {
             rig.check(&Run { entry: Entry::Xdp, ..run }, verdict);
@@ -136,12 +132,12 @@ fn every_length_and_every_tag_is_read_as_on_the_host() {
     for bytes::Case { name, bytes, from, want } in bytes::all() {
         let entry = entry(&rig, from);
         let frame = bytes::read(&bytes);
-        let verdict = expected(&rig, entry, frame.as_ref(), &KERNEL);
+        let verdict = expected(&rig, entry, frame.as_ref(), &Provenance::KERNEL);
         assert!(
             verdict == want || entry == Entry::Egress && frame.is_none(),
             "{name}: {verdict:?}"
         );
-        let run = Run { name: &name, entry, bytes: &bytes, provenance: KERNEL };
+        let run = Run { name: &name, entry, bytes: &bytes, provenance: Provenance::KERNEL };
         if fits_an_skb(&bytes) {
             rig.check(&run, verdict);
         }
@@ -188,7 +184,7 @@ fn what_no_port_sends_and_what_the_kernel_refuses_is_dropped_and_counted() {
         name: "a host end of nobody",
         entry: Entry::HostEnd(2),
         bytes: &bytes,
-        provenance: KERNEL,
+        provenance: Provenance::KERNEL,
     };
     rig.check(&run, Verdict::Drop(DropReason::NoPort));
     rig.check_refusal();
@@ -217,7 +213,7 @@ fn every_frame_of_many_is_counted() {
         ("forged source", Entry::HostEnd(3), frame(HOST, mac(9), untagged), None, Some(spoof)),
     ] {
         let bytes = bytes::write(&frame, name.as_bytes());
-        let run = Run { name, entry, bytes: &bytes, provenance: KERNEL };
+        let run = Run { name, entry, bytes: &bytes, provenance: Provenance::KERNEL };
         let (tx, drops) = rig.run_many(&run, times);
         let counted = u64::from(times);
         assert_eq!(tx, port.map(|port| (port, counted)).into_iter().collect(), "{name}");

@@ -9,7 +9,6 @@ use super::{
     state::{ChildRecord, Live, Problem, State},
 };
 use crate::{
-    dataplane::TcKind,
     error::{ErrorKind, Result},
     model::{Kind, Mac, Mode, NetworkSpec, Security, Trust},
     netlink::{Change, Link, LinkKind, Netlink},
@@ -128,11 +127,8 @@ impl State {
         }
     }
 
-    /// Has the program of a host end attached again, where it is a filter: one has gone from there.
+    /// Has the program of a host end attached again, which is a filter: one has gone from there.
     fn suspect_filter(&mut self, ifindex: u32) {
-        if self.tc == TcKind::Tcx {
-            return;
-        }
         for child in self.children.values_mut() {
             let record = &child.record.value;
             if child.live.as_ref().is_none_or(|live| live.host_end != ifindex) {

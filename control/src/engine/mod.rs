@@ -58,7 +58,7 @@ use self::{
 use crate::{
     backup::Backup,
     config::ConfigFile,
-    dataplane::pinned_parents,
+    dataplane::{TcKind, pinned_parents},
     error::{Context, Error, Result},
     events::Events,
     kernel,
@@ -129,10 +129,15 @@ impl Engine {
             }
         }
         let (kick, events) = (state.kick.clone(), state.events.clone());
+        // Where links are attached, filters are another program's, and a child's owner can have any number go.
+        let has_filters = state.tc == TcKind::Clsact;
         let state = Arc::new(Mutex::new(state));
         let listen = Task::spawn(async move {
             loop {
                 while let Some(change) = watch.next().await {
+                    if matches!(change, Change::Filter(_)) && !has_filters {
+                        continue;
+                    }
                     let _ = changes.send(change);
                 }
                 let _ = changes.send(Change::Lost);

@@ -99,16 +99,6 @@ fn forgeries(site: &Site) -> Vec<(&'static str, Frame)> {
     ]
 }
 
-/// The stations that hear a frame.
-#[track_caller]
-fn hearers(site: &Site, tap: &Tap, frame: &Frame) -> Vec<&'static str> {
-    let token = token();
-    tap.send(&frame.clone().trailer(&token));
-    let carries = |heard: &[Frame]| heard.iter().any(|frame| frame.carries(&token));
-    let heard = site.heard();
-    heard.iter().filter(|(_, heard)| carries(heard)).map(|(who, _)| *who).collect()
-}
-
 /// A frame that bypasses the guard is dropped and counted as its child's: by its namespace it is known,
 /// whatever MAC, tag or mark it has.
 #[test]
@@ -122,7 +112,7 @@ fn no_frame_around_the_guard_arrives() {
         let tap = around(&site);
         for (name, frame) in forgeries(&site) {
             let before = site.counts();
-            let who = hearers(&site, &tap, &frame);
+            let who = site.hearers(&tap, &frame);
             // A tap on the host's parent hears what the kernel switches there, before TC.
             let who: Vec<_> = who.into_iter().filter(|who| *who != "the host").collect();
             assert!(who.is_empty(), "{attacker:?}: {name}: heard by {who:?}");
@@ -142,7 +132,7 @@ fn the_same_frames_of_the_host_arrive() {
     settle(&site.evil.ns);
     let tap = Tap::open(&site.lan.hosts[0].ns, PARENT);
     tap.bypass().expect("the option can be set");
-    let raw = |frame: &Frame| hearers(&site, &tap, frame);
+    let raw = |frame: &Frame| site.hearers(&tap, frame);
     for (name, frame) in forgeries(&site) {
         // The MACs of children are theirs alone: this one is of no child.
         let is_childs = [site.evil.mac, site.victim.mac].contains(&frame.source);
@@ -164,13 +154,7 @@ fn no_frame_of_af_xdp_arrives() {
     assert_eq!(refused, Err(Some(libc::EPERM)), "an enforced child");
     site.set("--security off --trust mac");
     let socket = Xsk::open(&site.evil.ns, "eth0").expect("without security it can be had");
-    let sends = |frame: &Frame| {
-        let token = token();
-        socket.send(&frame.clone().trailer(&token));
-        let heard = site.heard();
-        let carries = |frames: &[Frame]| frames.iter().any(|frame| frame.carries(&token));
-        heard.iter().filter(|(_, frames)| carries(frames)).map(|h| h.0).collect::<Vec<_>>()
-    };
+    let sends = |frame: &Frame| site.hearers_of(frame, |frame| socket.send(frame));
     // A frame of such a socket has no MAC header that the kernel knows of, so it redirects none
     // (`net/core/filter.c`, `__bpf_redirect_common`).
     for (name, frame) in forgeries(&site) {
@@ -213,7 +197,7 @@ fn a_mark_does_not_hide_a_bypass() {
             Frame::new(site.evil.mac, site.sibling.mac, ""),
         ] {
             let before = site.counts();
-            assert!(hearers(&site, &tap, &frame).is_empty(), "{mark:#x}: {frame:?} arrives");
+            assert!(site.hearers(&tap, &frame).is_empty(), "{mark:#x}: {frame:?} arrives");
             site.counted(&format!("{mark:#x}: {frame:?}"), &before, &[(BYPASS, (1, 0))]);
         }
     }
@@ -245,14 +229,14 @@ fn a_trusted_bypass_is_held_to_port_security() {
         ];
         for (reason, frame) in cases {
             let before = site.counts();
-            let who = hearers(&site, &tap, &frame);
+            let who = site.hearers(&tap, &frame);
             let who: Vec<_> = who.into_iter().filter(|who| *who != "the host").collect();
             assert!(who.is_empty(), "{attacker:?}: {reason}: heard by {who:?}");
             site.counted(&format!("{attacker:?}: {frame:?}"), &before, &[(reason, (1, 0))]);
         }
         let before = site.counts();
         let honest = honest.frame(evil.mac, router.mac);
-        assert_eq!(hearers(&site, &tap, &honest), ["the wire"], "{attacker:?}");
+        assert_eq!(site.hearers(&tap, &honest), ["the wire"], "{attacker:?}");
         site.counted(&format!("{attacker:?}: an honest frame"), &before, &[]);
     }
 }
@@ -270,12 +254,12 @@ fn a_bypass_is_logged_or_passes_as_security_says() {
     for (security, counted) in [("log", &[(BYPASS, (0, 1))][..]), ("off", &[])] {
         site.set(&format!("--security {security}"));
         let before = site.counts();
-        assert_eq!(hearers(&site, &tap, &frame), ["the wire"], "{security}");
+        assert_eq!(site.hearers(&tap, &frame), ["the wire"], "{security}");
         site.counted(security, &before, counted);
         // Its MAC is checked whatever security says.
         let before = site.counts();
         let forged = Frame::new(site.victim.mac, site.lan.router.mac, "");
-        assert!(hearers(&site, &tap, &forged).is_empty(), "{security}");
+        assert!(site.hearers(&tap, &forged).is_empty(), "{security}");
         let both: Vec<_> = counted.iter().copied().chain([("source_mac", (1, 0))]).collect();
         site.counted(security, &before, &both);
     }
@@ -292,7 +276,7 @@ fn without_security_a_forgery_around_the_guard_arrives() {
         let tap = Tap::open(&site.evil.ns, "eth0");
         tap.bypass().expect("the option can be set");
         for (name, frame) in forgeries(&site) {
-            let who = hearers(&site, &tap, &frame);
+            let who = site.hearers(&tap, &frame);
             assert_eq!(who.is_empty(), !frame.tags.is_empty(), "{attacker:?}: {name}: {who:?}");
         }
     }
@@ -347,7 +331,7 @@ fn a_new_namespace_does_not_hide_a_bypass() {
             Frame::new(Mac::local(77), router, ""),
             Frame::new(site.victim.mac, site.far.mac, "").vlan(20),
         ] {
-            assert!(hearers(&site, &tap, &frame).is_empty(), "{mode}: {frame:?} arrives");
+            assert!(site.hearers(&tap, &frame).is_empty(), "{mode}: {frame:?} arrives");
         }
     }
 }
@@ -362,6 +346,6 @@ fn the_hosts_sockets_may_bypass() {
     tap.bypass().expect("the option can be set");
     for source in [host.mac, Mac::local(78)] {
         let frame = Frame::new(source, site.lan.router.mac, "");
-        assert!(hearers(&site, &tap, &frame).contains(&"the wire"), "{source}");
+        assert!(site.hearers(&tap, &frame).contains(&"the wire"), "{source}");
     }
 }

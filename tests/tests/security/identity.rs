@@ -128,7 +128,7 @@ fn a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules() {
             });
             for (reason, frame) in own.forgeries(&site) {
                 let what = format!("{attacker:?} with a link in mode {mode}: {reason}, {frame:?}");
-                assert!(hearers(&site, &own.tap, &frame).is_empty(), "{what} arrives");
+                assert!(site.hearers(&own.tap, &frame).is_empty(), "{what} arrives");
                 eventually(&format!("{what} is counted"), Duration::from_secs(5), || {
                     counts(&site.daemon, &name).contains_key(reason)
                 });
@@ -136,11 +136,11 @@ fn a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules() {
             // What its child is allowed, it is, too.
             let honest = V4::new(STRANGER, site.lan.router.ip, UDP, udp(5000, 5001));
             let honest = honest.frame(own.mac, site.lan.router.mac);
-            assert_eq!(hearers(&site, &own.tap, &honest), ["the wire"], "{attacker:?}, {mode}");
+            assert_eq!(site.hearers(&own.tap, &honest), ["the wire"], "{attacker:?}, {mode}");
             // Where nothing is looked at, what it says of its address is heard.
             site.set("--security off");
             let (_, lie) = &own.forgeries(&site)[0];
-            assert_eq!(hearers(&site, &own.tap, lie), ["the wire"], "{attacker:?}, {mode}");
+            assert_eq!(site.hearers(&own.tap, lie), ["the wire"], "{attacker:?}, {mode}");
             site.set("--security enforce");
             site.evil.ns.delete(mode);
         }
@@ -177,7 +177,7 @@ fn the_gateways_mac_is_of_no_use_to_a_child() {
         let dropped = || site.counts().get("source_mac").map_or(0, |count| count.0);
         let before = dropped();
         let forged = Frame::new(gateway.mac, host.mac, "");
-        assert!(!hearers(&site, &site.evil.tap, &forged).contains(&"victim"));
+        assert!(!site.hearers(&site.evil.tap, &forged).contains(&"victim"));
         eventually("it is counted", A_WHILE, || dropped() > before);
 
         // Without security it has the MAC, and with it what is for the gateway, unless it is pinned.
@@ -225,15 +225,6 @@ impl Inner {
     }
 }
 
-/// Who hears a frame that is sent through a tap.
-fn hearers(site: &Site, tap: &Tap, frame: &Frame) -> Vec<&'static str> {
-    let token = token();
-    tap.send(&frame.clone().trailer(&token));
-    let carries = |heard: &[Frame]| heard.iter().any(|frame| frame.carries(&token));
-    let heard = site.heard();
-    heard.iter().filter(|(_, heard)| carries(heard)).map(|(who, _)| *who).collect()
-}
-
 #[test]
 fn without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_mode() {
     let has_guards = kernel::has_tcx();
@@ -248,11 +239,11 @@ fn without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_
     };
     assert_eq!(site.daemon.inspect(EVIL)["identity"], identity);
     let forged = Frame::new(site.victim.mac, site.lan.router.mac, "");
-    assert_eq!(hearers(&site, &site.evil.tap, &forged), heard_without("the wire"));
+    assert_eq!(site.hearers(&site.evil.tap, &forged), heard_without("the wire"));
 
     let site = Site::new(Attacker::Bridge);
     settle(&site.evil.ns);
     let gateway = site.lan.router.ip;
     let lie = Frame::arp_request(site.evil.mac, gateway, gateway, "");
-    assert_eq!(hearers(&site, &site.evil.tap, &lie), heard_without("victim"));
+    assert_eq!(site.hearers(&site.evil.tap, &lie), heard_without("victim"));
 }

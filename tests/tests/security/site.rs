@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::{
     daemon::Daemon,
     eventually,
-    frames::Frame,
+    frames::{Frame, token},
     kernel,
     mac::Mac,
     netns::Netns,
@@ -171,6 +171,22 @@ impl Site {
             ("sibling", now(&self.sibling.tap)),
             ("far", now(&self.far.tap)),
         ]
+    }
+
+    /// The stations that hear a frame which is sent through a tap.
+    #[track_caller]
+    pub(crate) fn hearers(&self, tap: &Tap, frame: &Frame) -> Vec<&'static str> {
+        self.hearers_of(frame, |frame| tap.send(frame))
+    }
+
+    /// The stations that hear a frame, which is given a token and then sent.
+    #[track_caller]
+    pub(crate) fn hearers_of(&self, frame: &Frame, send: impl FnOnce(&Frame)) -> Vec<&'static str> {
+        let token = token();
+        send(&frame.clone().trailer(&token));
+        let carries = |heard: &[Frame]| heard.iter().any(|frame| frame.carries(&token));
+        let heard = self.heard();
+        heard.iter().filter(|(_, heard)| carries(heard)).map(|(who, _)| *who).collect()
     }
 
     /// Changes what the attacker may do: `maclane child set evil SETTING`.
