@@ -39,6 +39,17 @@ pub fn sees_netns() -> bool {
     load(SCHED_CLS, &code, *b"trial\0\0\0").is_ok()
 }
 
+/// The word by which `child inspect` says how a macvlan child's frames are known, with nothing in the way
+/// of the best that this kernel has.
+#[must_use]
+pub fn identity() -> &'static str {
+    match (has_tcx(), sees_netns()) {
+        (true, true) => "guard",
+        (true, false) => "guard-only",
+        (false, _) => "mac",
+    }
+}
+
 /// Whether the running kernel lacks a kind of link, by `ip link`'s names; then it says so, and the
 /// test has nothing to try.
 #[must_use]

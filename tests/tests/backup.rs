@@ -193,8 +193,7 @@ fn a_lost_state_directory_comes_back_under_running_children() {
         let parent = site.daemon.json(&["parent", "show", PARENT]);
         assert_eq!((&parent["adopted"], &parent["children"]), (&json!(0), &json!(3)), "{parent}");
         for child in ["own", "pooled"] {
-            let proven = if kernel::has_tcx() { "guard" } else { "mac" };
-            assert_eq!(site.daemon.inspect(child)["identity"], proven);
+            assert_eq!(site.daemon.inspect(child)["identity"], kernel::identity());
         }
         let names = |backup: &Value| backup["children"].clone();
         assert_eq!(names(&site.export()), names(&backup));

@@ -146,7 +146,7 @@ fn a_link_that_somebody_detaches_is_attached_again() {
         site.works_soon();
     }
     assert_eq!(site.daemon.problems(), "[]");
-    assert_eq!(site.daemon.inspect("m")["identity"], "guard");
+    assert_eq!(site.daemon.inspect("m")["identity"], kernel::identity());
 }
 
 #[test]
