@@ -549,6 +549,12 @@ pub enum Limit {
 /// How many [`Limit`]s there are.
 pub const LIMITS: usize = 4;
 
+/// Added to a [`Limit`]: the window of what a guard has seen.
+pub const EARLY: u32 = 4;
+
+/// Windows of a port. A power of two, so that a mask keeps an index inside.
+pub const WINDOWS: usize = 8;
+
 /// Questions for strangers that reach children whose addresses are not known, in a second, of each
 /// port that asks.
 pub const STRANGERS: u32 = 100;
@@ -577,11 +583,9 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Usage {
-    /// By [`Limit`].
-    pub windows: [Window; LIMITS],
-    /// By [`Limit::Broadcast`] and [`Limit::Multicast`]: what its guard has seen, of a macvlan child
-    /// in bridge mode.
-    pub early: [Window; 2],
+    /// By [`Limit`]; from [`EARLY`] on what the guard of a macvlan child in bridge mode has seen, by
+    /// [`Limit::Broadcast`] and [`Limit::Multicast`].
+    pub windows: [Window; WINDOWS],
     /// Addresses that it has taken by itself.
     pub addresses: u32,
 }
@@ -706,8 +710,11 @@ pub struct Settings {
     pub trace: u8,
     /// 1: the kernel has `bpf_get_netns_cookie` for TC.
     pub netns: u8,
+    /// 1: guards may stamp frames, as the kernel has TCX. 0 leaves the verifier without what follows
+    /// from a stamp.
+    pub guards: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 /// The kinds of event in `maclane_events`.
@@ -783,12 +790,13 @@ const _: () = {
     assert!(size_of::<Learned>() == 24);
     assert!(size_of::<AllowedKey>() == 18);
     assert!(size_of::<Policy>() == 44);
-    assert!(size_of::<Usage>() == 52);
+    assert!(size_of::<Usage>() == 68);
     assert!(size_of::<OffenceKey>() == 4);
     assert!(size_of::<Offence>() == 48);
     assert!(size_of::<Offended>() == 16);
     assert!(size_of::<Settings>() == 16);
-    assert!(SOURCES.is_power_of_two());
+    assert!(SOURCES.is_power_of_two() && WINDOWS.is_power_of_two());
+    assert!(EARLY as usize >= LIMITS && EARLY as usize + 2 <= WINDOWS);
 };
 
 /// aya copies these types to and from the kernel as bytes.

@@ -49,7 +49,8 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     xdp_generic: 0,
     trace: 0,
     netns: 0,
-    pad: [0; 2],
+    guards: 0,
+    pad: 0,
 });
 
 /// The settings.

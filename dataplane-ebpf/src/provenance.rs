@@ -20,7 +20,7 @@ pub(crate) static NAMESPACES: HashMap<u64, Netns, { NETNS as usize }> = HashMap:
 /// owner may have filters behind the guard.
 #[inline(always)]
 pub(crate) fn provenance(skb: Skb) -> Provenance {
-    let stamp = stamped(skb.tc_index());
+    let stamp = if settings().guards == 0 { NO_STAMP } else { stamped(skb.tc_index()) };
     let socket = if stamp != NO_STAMP && !Maps.has_filters() { Socket::NONE } else { socket(skb) };
     Provenance { mark: Mark::decode(skb.mark()), stamp, socket, came_in: skb.came_in() }
 }
@@ -46,6 +46,10 @@ pub(crate) fn socket(skb: Skb) -> Socket {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_socket(cookie: u64) -> u32 {
+    // Without the helper there is no cookie: the verifier need not look at the rest.
+    if settings().netns == 0 {
+        return Socket::NONE.0.into();
+    }
     // SAFETY: copied at once; the slot of an entry that is removed at this moment may already hold
     // another one, as it may a moment later.
     let port = unsafe { NAMESPACES.get(cookie).map(|netns| netns.port) };
@@ -58,13 +62,9 @@ extern "C" fn maclane_socket(cookie: u64) -> u32 {
     socket.0.into()
 }
 
-/// The cookie of the initial namespace; 0 where the kernel does not have the helper, which the verifier
-/// must not meet then.
+/// The cookie of the initial namespace.
 #[inline(always)]
 fn initial() -> u64 {
-    if settings().netns == 0 {
-        return 0;
-    }
     // SAFETY: without a context the helper returns the cookie of the initial namespace.
     unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) }
 }

@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        ALLOWED, Addresses, AllowedKey, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS, Neighbour,
-        NeighbourKey, PORT_HOST, PORT_WIRE, PORTS, Policy, Port, STRANGERS, Usage, WINDOW_SHIFT,
-        Window, address, check_flag, frames_in_window,
+        ALLOWED, Addresses, AllowedKey, EARLY, LEARNED, LIMITS, Learned, Limit, NEIGHBOURS,
+        Neighbour, NeighbourKey, PORT_HOST, PORT_WIRE, PORTS, Policy, Port, STRANGERS, Usage,
+        WINDOW_SHIFT, WINDOWS, address, check_flag, frames_in_window,
     },
     neighbour::Strangers,
 };
@@ -97,32 +97,14 @@ fn rate(port: u16, limit: Limit) -> u32 {
 /// Adds to the frames of a kind that a port has sent in the window of this moment; returns how many these
 /// are.
 #[inline(always)]
-fn add_to_window(port: u16, limit: Limit, frames: u32) -> u32 {
+fn add_to_window(port: u16, kind: u32, frames: u32) -> u32 {
     let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return 0 };
-    // SAFETY: the entry is there as long as the map.
-    unsafe { add_to(&raw mut (*usage).windows[limit as usize % LIMITS], frames) }
-}
-
-/// The same for what the guard of a child in bridge mode sees.
-#[inline(always)]
-fn add_to_early_window(port: u16, limit: Limit) -> u32 {
-    let Some(usage) = USAGE.get_ptr_mut(u32::from(port)) else { return 0 };
-    // SAFETY: the entry is there as long as the map.
-    unsafe { add_to(&raw mut (*usage).early[limit as usize % 2], 1) }
-}
-
-/// Adds frames to a window.
-///
-/// # Safety
-///
-/// The window is there.
-#[inline(always)]
-unsafe fn add_to(window: *mut Window, frames: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "it may wrap: windows are only compared")]
     let number = (now() >> WINDOW_SHIFT) as u32;
-    // SAFETY: the caller's. Other CPUs may count at the same moment, and a frame more or less may get
-    // through then.
+    // SAFETY: the entry is there as long as the map. Other CPUs may count at the same moment, and a
+    // frame more or less may get through then.
     unsafe {
+        let window = &raw mut (*usage).windows[kind as usize % WINDOWS];
         if (*window).number != number {
             (*window).number = number;
             (*window).frames = 0;
@@ -132,25 +114,20 @@ unsafe fn add_to(window: *mut Window, frames: u32) -> u32 {
     }
 }
 
-/// [`is_within`], looked at once by the verifier. The limit is in the upper half of `port_and_limit`.
+/// [`is_within_of`], looked at once by the verifier. The kind, a [`Limit`] or [`EARLY`] more, is in the upper
+/// half of `port_and_kind`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_within(port_and_limit: u32) -> u32 {
+extern "C" fn maclane_within(port_and_kind: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
-    let port = port_and_limit as u16;
-    let (limit, rate) = match port_and_limit >> 16 {
-        0 => (Limit::Broadcast, rate(port, Limit::Broadcast)),
-        1 => (Limit::Multicast, rate(port, Limit::Multicast)),
-        2 => (Limit::Unknown, rate(port, Limit::Unknown)),
-        3 => (Limit::Stranger, STRANGERS),
-        early => {
-            let limit = if early == EARLY { Limit::Broadcast } else { Limit::Multicast };
-            let rate = rate(port, limit);
-            let is_within = rate == 0 || add_to_early_window(port, limit) <= frames_in_window(rate);
-            return u32::from(is_within);
-        }
+    let (port, kind) = (port_and_kind as u16, port_and_kind >> 16);
+    let rate = match kind % EARLY {
+        0 => rate(port, Limit::Broadcast),
+        1 => rate(port, Limit::Multicast),
+        2 => rate(port, Limit::Unknown),
+        _ => STRANGERS,
     };
-    u32::from(rate == 0 || add_to_window(port, limit, 1) <= frames_in_window(rate))
+    u32::from(rate == 0 || add_to_window(port, kind, 1) <= frames_in_window(rate))
 }
 
 /// A port's questions for strangers, each of which is counted.
@@ -188,23 +165,21 @@ impl Strangers for Peeked {
 #[inline(always)]
 fn has_host_room(more: u32) -> bool {
     let rate = rate(PORT_WIRE, Limit::Broadcast);
-    rate == 0 || add_to_window(PORT_HOST, Limit::Unknown, more) <= frames_in_window(rate)
+    rate == 0 || add_to_window(PORT_HOST, Limit::Unknown as u32, more) <= frames_in_window(rate)
 }
 
 /// Counts a frame against a limit of a port; false if it is one too many.
 #[inline(always)]
 pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
-    maclane_within(u32::from(port) | (limit as u32) << 16) != 0
+    is_within_of(port, limit, false)
 }
 
-/// Added to a [`Limit`]: what the guard of a child in bridge mode sees.
-const EARLY: u32 = 4;
-
-/// The same for a frame that the guard of a child in bridge mode sees, on its own account: the parent
-/// counts the frame again, which may have been multiplied behind the guard.
+/// [`is_within`]; an `early` frame, which the guard of a child in bridge mode sees, counts on an account of
+/// its own: the parent counts it again, as it may have been multiplied behind the guard.
 #[inline(always)]
-pub(crate) fn is_within_early(port: u16, limit: Limit) -> bool {
-    maclane_within(u32::from(port) | (limit as u32 + EARLY) << 16) != 0
+pub(crate) fn is_within_of(port: u16, limit: Limit, early: bool) -> bool {
+    let limit = limit as u32 + u32::from(early) * EARLY;
+    maclane_within(u32::from(port) | limit << 16) != 0
 }
 
 /// Nanoseconds after which it is noted that an address is still in use.

@@ -175,6 +175,10 @@ fn maclane_egress(ctx: TcContext) -> i32 {
         return finish(skb, Hook::Egress, from, runt(from));
     };
     let from = match attributed(egress_port(&frame, &provenance, &Maps)) {
+        // Without the helper there are none: the verifier need not look at what follows.
+        Ok(Sender::Bypass(_) | Sender::Foreign) if settings().netns == 0 => {
+            return drop_of(skb, Hook::Egress, PORT_HOST, DropReason::Refused);
+        }
         Ok(Sender::Port(port)) => {
             // The guard has counted what it stamped.
             if provenance.stamp != port {
@@ -189,13 +193,11 @@ fn maclane_egress(ctx: TcContext) -> i32 {
             port
         }
         Ok(Sender::Foreign) => {
-            maclane_new_source(pack_mac(frame.src, frame.tag.vlan()));
-            count::rx(PORT_HOST, skb.size());
+            maclane_new_source(skb.0, pack_mac(frame.src, frame.tag.vlan()));
             return drop_of(skb, Hook::Egress, PORT_HOST, DropReason::GuardBypass);
         }
         Ok(Sender::Unknown) => {
-            maclane_new_source(pack_mac(frame.src, frame.tag.vlan()));
-            count::rx(PORT_HOST, skb.size());
+            maclane_new_source(skb.0, pack_mac(frame.src, frame.tag.vlan()));
             PORT_HOST
         }
         Ok(Sender::Transit) => {
@@ -215,10 +217,12 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     act(skb, Hook::Egress, &frame, payload, from)
 }
 
-/// Tells of a source MAC that nobody here is known by, beside its VLAN: somebody made a child.
+/// Counts a frame of the host whose source MAC no port has, and reports that MAC, beside its VLAN, to the
+/// daemon: a child may have been made.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_new_source(source: u64) -> i32 {
+extern "C" fn maclane_new_source(skb: *mut __sk_buff, source: u64) -> i32 {
+    count::rx(PORT_HOST, Skb(skb).size());
     let ((mac, vlan), kind) = (unpack_mac(source), event_kind::NEW_SOURCE);
     tell(kind, Event { kind, vlan, mac });
     0

@@ -33,7 +33,7 @@ use tests::{
 };
 
 /// Instructions that the verifier may look at in one program.
-const BUDGET: u32 = 30_000;
+const BUDGET: u32 = 20_000;
 
 /// The kernel's limit of the stack of a program, and of any chain of calls in it (`MAX_BPF_STACK`,
 /// `include/linux/filter.h`).
@@ -114,9 +114,9 @@ const SETTINGS: [[u8; 5]; 5] = [
 
 /// The bytes of [`Settings`].
 fn bytes_of([drop, may_drop, sees_tags, generic, trace]: [u8; 5]) -> [u8; size_of::<Settings>()] {
-    let netns = u8::from(kernel::sees_netns());
+    let [netns, guards] = [kernel::sees_netns(), kernel::has_tcx()].map(u8::from);
     let host = [[1; 4], [0; 4]].concat();
-    let rest = [drop, may_drop, sees_tags, generic, trace, netns, 0, 0];
+    let rest = [drop, may_drop, sees_tags, generic, trace, netns, guards, 0];
     [&host[..], &rest].concat().try_into().expect("as many bytes")
 }
 

@@ -325,7 +325,8 @@ impl State {
             trace: 0,
             netns: u8::from(self.sees_netns),
             host: self.own_cookie,
-            pad: [0; 2],
+            guards: u8::from(self.tc == TcKind::Tcx),
+            pad: 0,
         }
     }
 
