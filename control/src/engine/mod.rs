@@ -169,6 +169,11 @@ impl Engine {
         self.state.lock().await.end_traces();
     }
 
+    /// Sees to it that the store is there for the next start.
+    pub(crate) async fn end_store(&self) {
+        self.state.lock().await.look_at_store().await;
+    }
+
     /// Every parent.
     pub(crate) async fn parents(&self) -> Result<Vec<ParentView>> {
         let state = self.state.lock().await;
@@ -322,6 +327,7 @@ impl State {
 
     /// One pass of the control loop. What fails is noted, and tried again with the next pass.
     async fn reconcile(&mut self) {
+        self.look_at_store().await;
         if let Err(e) = self.prune_quarantine().await {
             tracing::warn!("cannot forget addresses whose quarantine is over: {e}");
         }

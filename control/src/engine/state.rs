@@ -260,6 +260,8 @@ pub(crate) enum Problem {
     Mtu(String),
     /// The last pass of the control loop.
     Sync,
+    /// The store.
+    Store,
 }
 
 impl Parent {
