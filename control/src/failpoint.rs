@@ -31,6 +31,8 @@ pub(crate) const ALL: &[&str] = &[
     "link.followed",
     "link.deleted",
     "link.mode",
+    "link.private",
+    "link.isolated",
     "link.gro_on",
     "filter.added",
     "filter.removed",

@@ -34,6 +34,7 @@ mod state;
 mod sub_interface;
 mod tables;
 mod trace;
+mod unrecorded;
 mod views;
 mod xdp;
 
@@ -268,6 +269,9 @@ impl Engine {
     pub(crate) async fn child_rm(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.children.contains_key(name) && state.child_view(name).is_some() {
+            if state.remove_unrecorded(name).await? {
+                return Ok(());
+            }
             return Err(Error::conflict(format!(
                 "cannot remove child \"{name}\": somebody else made it, and only they can remove it"
             )));

@@ -262,6 +262,8 @@ pub(crate) enum Problem {
     Sync,
     /// The store.
     Store,
+    /// The link with this MAC or name, of whose child there is no record.
+    Unrecorded(String),
 }
 
 impl Parent {
