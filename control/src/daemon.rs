@@ -108,6 +108,7 @@ pub(crate) async fn run(args: DaemonArgs) -> anyhow::Result<()> {
         engine.end_streams().await;
         let _ = stopping.send(true);
     });
+    engine.end_store().await;
     info!("stopped; traffic goes on");
     Ok(())
 }

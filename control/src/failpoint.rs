@@ -7,7 +7,10 @@
 
 /// Every point, `what.step`: the step has just been done, and nothing after it.
 pub(crate) const ALL: &[&str] = &[
-    "store.created",
+    "store.directory",
+    "store.filled",
+    "store.kept",
+    "store.renamed",
     "store.written",
     "runtime.bound",
     "runtime.listening",
@@ -28,6 +31,8 @@ pub(crate) const ALL: &[&str] = &[
     "link.followed",
     "link.deleted",
     "link.mode",
+    "link.private",
+    "link.isolated",
     "link.gro_on",
     "filter.added",
     "filter.removed",

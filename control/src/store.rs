@@ -6,22 +6,16 @@
 //! parent or network are the keys.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
-    io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use self::file::{create, open, rehearse, unreadable};
-use crate::{
-    error::{Context, Error, Result},
-    failpoint::failpoint,
-};
+use self::{disk::Disk, file::unreadable, records::Records};
+use crate::error::{Error, Result};
 
 /// Before a parent's interface name.
 pub(crate) const PARENTS: &str = "parents/";
@@ -166,78 +160,53 @@ fn typed<T: DeserializeOwned>(
 }
 
 /// A store in one file of the state directory, for one daemon at a time.
+///
+/// All of it is in memory as well. A file that another program removes, replaces or changes is written
+/// anew from there, and nothing is acknowledged before it is in the file that is at the path.
 pub(crate) struct RedbStore {
-    /// Absent after a failure to write, until it is opened again.
-    database: Mutex<Option<Arc<Database>>>,
+    held: Arc<Mutex<Held>>,
     path: PathBuf,
-    /// Held on the directory for as long as the file is open.
-    _lock: File,
+}
+
+/// The file, and what is in it.
+struct Held {
+    disk: Disk,
+    records: Records,
 }
 
 impl RedbStore {
     /// Opens the store in `dir`, which is made if it is not there. A file that cannot be read is
     /// left as it is.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let doing = || format!("cannot use state directory {}", dir.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).doing(doing)?;
-        let lock = File::open(dir).doing(doing)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(dir)),
-            Err(TryLockError::Error(e)) => return Err(Error::from(e).context(doing())),
-        }
-        let path = dir.join(FILE);
-        match fs::read(&path) {
-            Ok(bytes) => rehearse(&path, &bytes)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => create(&path, &lock)
-                .map_err(|e| e.context(format!("cannot create {}", path.display())))?,
-            Err(e) => return Err(unreadable(&path, &e)),
-        }
-        let database = open(&path)?;
-        Ok(Self { database: Mutex::new(Some(Arc::new(database))), path, _lock: lock })
+        let (disk, records) = Disk::open(dir)?;
+        Ok(Self { held: Arc::new(Mutex::new(Held { disk, records })), path: dir.join(FILE) })
     }
 
-    /// The database. After an error of the disk the library wants it opened again, and what the
-    /// file says then is what counts.
-    fn database(&self) -> Result<Arc<Database>> {
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &*database {
-            return Ok(Arc::clone(open));
-        }
-        let bytes = fs::read(&self.path).map_err(|e| unreadable(&self.path, &e))?;
-        rehearse(&self.path, &bytes)?;
-        let opened = Arc::new(open(&self.path)?);
-        *database = Some(Arc::clone(&opened));
-        Ok(opened)
-    }
-
-    /// Closes the database, to be opened again with the next look at it.
-    fn close(&self) {
-        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn broken(&self, e: &redb::Error) -> Error {
-        unreadable(&self.path, e)
-    }
-
-    /// After a failure: the revision of what was to be written, if it was written all the same. All
-    /// of it was, or nothing.
-    fn look_again(&self, rows: &[Row]) -> Option<u64> {
-        let read = |row: &Row| -> Result<_, redb::Error> {
-            let database = self.database().map_err(|e| redb::Error::Corrupted(e.message))?;
-            let table = database.begin_read()?.open_table(RECORDS)?;
-            Ok(table.get(&*row.key)?.map(|entry| (entry.value().0, entry.value().1.to_vec())))
+    /// Sees to it that the file is there and the one that was written last; returns what users have to
+    /// know of it.
+    pub(crate) async fn look(&self) -> Vec<String> {
+        let look = |held: &mut Held| {
+            // What is wrong is among the problems.
+            let _ = held.disk.look(&held.records);
+            held.disk.problems()
         };
-        let written = |row: &Row| match (read(row).ok()?, &row.bytes) {
-            (Some((revision, bytes)), Some(wanted)) => {
-                (bytes == *wanted && Some(revision) != row.expected).then_some(revision)
-            }
-            (None, None) => row.expected,
-            _ => None,
-        };
-        let revisions: Option<Vec<u64>> = rows.iter().map(written).collect();
-        revisions?.into_iter().max()
+        self.on_disk(look).await.unwrap_or_else(|e| vec![e.message])
     }
+
+    /// Runs what waits for the disk beside everything else.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Held) -> T + Send + 'static,
+    ) -> Result<T> {
+        let held = Arc::clone(&self.held);
+        tokio::task::spawn_blocking(move || work(&mut locked(&held)))
+            .await
+            .map_err(|e| Error::failed(format!("cannot use {}: {e}", self.place())))
+    }
+}
+
+fn locked(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A change, as it is written.
@@ -269,56 +238,17 @@ impl Store for RedbStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
-        let database = self.database()?;
-        let read = || -> Result<_, redb::Error> {
-            let table = database.begin_read()?.open_table(RECORDS)?;
-            table.get(key)?.map(|entry| decode(key, entry.value())).transpose()
-        };
-        read().map_err(|e| self.broken(&e))
+        locked(&self.held).records.get(key).map_err(|e| unreadable(&self.path, &e))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<(String, Versioned)>> {
-        let database = self.database()?;
-        let read = || -> Result<_, redb::Error> {
-            let table = database.begin_read()?.open_table(RECORDS)?;
-            let mut found = Vec::new();
-            for entry in table.range(prefix..)? {
-                let (key, value) = entry?;
-                if !key.value().starts_with(prefix) {
-                    break;
-                }
-                found.push((key.value().to_owned(), decode(key.value(), value.value())?));
-            }
-            Ok(found)
-        };
-        read().map_err(|e| self.broken(&e))
+        locked(&self.held).records.list(prefix).map_err(|e| unreadable(&self.path, &e))
     }
 
     async fn change(&self, changes: Vec<Change>) -> Result<u64> {
-        let database = self.database()?;
-        let rows: Arc<[Row]> = changes.into_iter().map(Row::from).collect();
-        let written = Arc::clone(&rows);
+        let rows: Vec<Row> = changes.into_iter().map(Row::from).collect();
         // A durable commit waits for the disk.
-        let done = tokio::task::spawn_blocking(move || swap(&database, &written))
-            .await
-            .map_err(|e| Error::failed(format!("cannot write {}: {e}", named(&rows))))?;
-        match done {
-            Ok(Ok(revision)) => {
-                failpoint!("store.written");
-                Ok(revision)
-            }
-            Ok(Err(mismatch)) => Err(mismatch),
-            Err(e) => {
-                self.close();
-                self.look_again(&rows).ok_or_else(|| {
-                    Error::failed(format!(
-                        "cannot write {} to {}: {e}; see that the disk has room and is not read-only",
-                        named(&rows),
-                        self.path.display()
-                    ))
-                })
-            }
-        }
+        self.on_disk(move |Held { disk, records }| disk.change(records, &rows)).await?
     }
 }
 
@@ -368,8 +298,13 @@ fn mismatch(key: &str, expected: Option<u64>, found: Option<u64>) -> Error {
     })
 }
 
+mod disk;
 mod file;
 #[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod power;
+mod records;
+mod sealed;
 #[cfg(test)]
 mod tests;

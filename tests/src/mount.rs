@@ -18,6 +18,19 @@ impl Mount {
         Self::new("tmpfs", path, &format!("size={bytes},mode=0700"))
     }
 
+    /// A folder as it is, but read-only.
+    #[track_caller]
+    #[must_use]
+    pub fn read_only(path: &Path) -> Self {
+        let nothing: Option<&str> = None;
+        let bind = |flags| mount(Some(path), path, nothing, MsFlags::MS_BIND | flags, nothing);
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        if let Err(error) = bind(MsFlags::empty()).and_then(|()| bind(read_only)) {
+            panic!("cannot mount {} read-only: {error}", path.display());
+        }
+        Self { path: path.to_owned() }
+    }
+
     /// A BPF file system.
     #[track_caller]
     #[must_use]

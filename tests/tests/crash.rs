@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::Ipv4Addr,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -51,11 +52,17 @@ enum Operation {
     FirstStart,
     /// A start with the pins of another layout.
     Upgrade,
+    /// Writing the store anew, whose file was removed.
+    StoreLost,
+    /// The same, where an older copy has taken its place.
+    StoreReplaced,
+    /// A start with an older copy of the store, which does not know a child of this network.
+    Forgotten(&'static str),
 }
 
 use Operation::{
-    ChildAdd, ChildRm, FirstStart, Import, NetworkCreate, ParentAdd, ParentRm, Release, Reload,
-    Start, Upgrade,
+    ChildAdd, ChildRm, FirstStart, Forgotten, Import, NetworkCreate, ParentAdd, ParentRm, Release,
+    Reload, Start, StoreLost, StoreReplaced, Upgrade,
 };
 
 /// The networks: macvlan and veth, untagged, and macvlan in a VLAN.
@@ -75,6 +82,8 @@ struct Site {
     adopted: Netns,
     daemon: Daemon,
     lan: Lan,
+    /// The store before the child that comes and goes, and with it.
+    stores: [Vec<u8>; 2],
 }
 
 impl Site {
@@ -95,7 +104,8 @@ impl Site {
             lan.hosts[0].ns.veth("old0", &lan.wire, "old1");
             lan.hosts[0].ns.veth("new0", &lan.wire, "new1");
         }
-        let site = Self { points, stays, child, adopted, daemon, lan };
+        let stores = [Vec::new(), Vec::new()];
+        let site = Self { points, stays, child, adopted, daemon, lan, stores };
         if !matches!(operation, ParentAdd | ParentRm | FirstStart) {
             site.furnish();
         }
@@ -120,6 +130,26 @@ impl Site {
         &self.lan.hosts[0].ns
     }
 
+    fn store(&self) -> PathBuf {
+        self.daemon.state_dir().join("maclane.redb")
+    }
+
+    /// Removes the file of the store, or puts an older copy in its place, and waits until it is written anew
+    /// or the daemon has died.
+    fn lose_store(&self, operation: Operation) {
+        if operation == StoreLost {
+            fs::remove_file(self.store()).expect("there is a store");
+        } else {
+            let aside = self.daemon.state_dir().join("older");
+            fs::write(&aside, &self.stores[0]).expect("a file");
+            fs::rename(aside, self.store()).expect("it can be renamed");
+        }
+        eventually("the store is written anew, or the daemon has died", SOON, || {
+            self.points.reached().iter().any(|(name, _)| name == "store.renamed")
+                || !self.daemon.cli(&["child", "ls"]).status.success()
+        });
+    }
+
     fn knows(&self, what: &str, name: &str) -> bool {
         let all = self.daemon.json(&[what, "ls"]);
         let mut all = all.as_array().into_iter().flatten();
@@ -137,6 +167,12 @@ impl Site {
     fn prepare(&mut self, operation: Operation) {
         match operation {
             ChildRm(network) | Release(network) => self.add(network),
+            StoreReplaced | Forgotten(_) => {
+                let network = if let Forgotten(network) = operation { network } else { "lan" };
+                self.stores[0] = fs::read(self.store()).expect("there is a store");
+                self.add(network);
+                self.stores[1] = fs::read(self.store()).expect("there is a store");
+            }
             ParentRm => self.furnish(),
             Reload => {
                 self.daemon.configure("[network.old]\nparent = \"old0\"\n");
@@ -210,6 +246,12 @@ impl Site {
                 fs::rename(pins.join(layout()), pins.join("v0")).expect("pins can be renamed");
                 self.daemon.try_launch();
             }
+            StoreLost | StoreReplaced => self.lose_store(operation),
+            Forgotten(_) => {
+                self.daemon.kill9();
+                fs::write(self.store(), &self.stores[0]).expect("it can be written");
+                self.daemon.try_launch();
+            }
         }
     }
 
@@ -275,7 +317,28 @@ impl Site {
                     self.daemon.run(&["parent", "rm", PARENT, "--force"]);
                 }
             }
-            Start | Upgrade => {
+            StoreReplaced => {
+                assert!(self.knows("child", "c"), "killed at {at:?}: an older copy is the store");
+                self.assert_child_works("lan", at);
+                self.daemon.run(&["child", "rm", "c"]);
+                let kept = self.daemon.state_dir().join("maclane.redb.kept-1");
+                assert!(fs::read(&kept).expect("it is kept") == self.stores[0], "killed at {at:?}");
+                fs::remove_file(kept).expect("it can be removed");
+            }
+            Forgotten(network) => {
+                assert!(!self.knows("child", "c"), "killed at {at:?}");
+                eventually(&format!("killed at {at:?}: it is isolated"), SOON, || {
+                    self.daemon.problems().contains("no record")
+                });
+                let is_heard = ping(self.host(), v4(103), 1, Duration::from_millis(10)).is_clean();
+                assert!(!is_heard, "killed at {at:?}: the host reaches it");
+                self.daemon.kill9();
+                fs::write(self.store(), &self.stores[1]).expect("it can be written");
+                self.daemon.launch();
+                self.assert_child_works(network, at);
+                self.daemon.run(&["child", "rm", "c"]);
+            }
+            StoreLost | Start | Upgrade => {
                 self.assert_reaches_soon(101, at);
                 self.assert_reaches_soon(102, at);
                 assert_eq!(self.daemon.problems(), "[]", "killed at {at:?}");
@@ -432,6 +495,23 @@ fn a_start_that_dies_anywhere_is_followed_by_one_that_does_not() {
     }
 }
 
+/// A store that is being written anew when the daemon dies is whole at the next start, with everything that
+/// was acknowledged, and what was in its place is kept.
+#[test]
+fn a_store_written_anew_that_dies_anywhere_is_whole() {
+    kill_everywhere(StoreLost);
+    kill_everywhere(StoreReplaced);
+}
+
+/// A link without a record is isolated by the next daemon if the first one dies while it does so.
+#[test]
+fn isolation_that_dies_anywhere_is_finished() {
+    for network in ["lan", "lanv", "lan10"] {
+        let is_part = |name: &str| matches!(name, "link.private" | "link.isolated");
+        kill_at(Forgotten(network), "auto", is_part);
+    }
+}
+
 #[test]
 fn filters_of_clsact_are_no_worse() {
     for operation in [ParentAdd, ParentRm, ChildAdd("lanv"), Start] {
@@ -451,6 +531,9 @@ fn every_failpoint_is_reached() {
         (ParentRm, "auto"),
         (Start, "auto"),
         (FirstStart, "auto"),
+        (StoreReplaced, "auto"),
+        (Forgotten("lan"), "auto"),
+        (Forgotten("lanv"), "auto"),
         (ParentAdd, "clsact"),
         (ParentRm, "clsact"),
     ];

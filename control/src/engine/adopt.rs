@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    children::alias,
     rights,
     state::{ChildRecord, State},
+    unrecorded::Unrecorded,
     views::adopted_name,
 };
 use crate::{
@@ -29,6 +29,8 @@ pub(crate) struct Adopted {
     pub(crate) found: Option<Found>,
     /// `maclane_guard` is on it.
     pub(crate) guarded: bool,
+    /// Why it is isolated: it is a child's of maclane, and the store has no record of that.
+    pub(crate) unrecorded: Option<Unrecorded>,
 }
 
 /// An adopted child's link, where its namespace can be entered.
@@ -84,7 +86,7 @@ impl State {
                 continue;
             }
             let found = found.remove(&mac);
-            if found.as_ref().is_some_and(|found| self.is_of_child(iface, &found.link)) {
+            if found.as_ref().is_some_and(|found| self.is_of_child(iface, found)) {
                 continue;
             }
             if let Err(e) = self.adopt(iface, mac, found) {
@@ -92,14 +94,6 @@ impl State {
             }
         }
         Ok(())
-    }
-
-    /// True for the link of a child that maclane made, with a MAC of which it has not heard yet: the
-    /// event is on its way, or lost. The child is looked at again.
-    fn is_of_child(&mut self, iface: &str, link: &Link) -> bool {
-        let children = self.children.iter_mut().filter(|(_, c)| c.record.value.parent == iface);
-        let mut owners = children.filter(|(name, _)| link.alias.as_deref() == Some(&alias(name)));
-        owners.next().map(|(_, child)| child.suspect = true).is_some()
     }
 
     /// MACs in the filter list that are the host's, or those of children that maclane made.
@@ -134,14 +128,15 @@ impl State {
     ///
     /// Whoever may make links there can make a macvlan on that child's, which the kernel puts on the parent
     /// (`drivers/net/macvlan.c`, `macvlan_common_newlink`): what holds for the child holds for it. Of several
-    /// children the strictest counts. What is in the daemon's own namespace is the host's.
+    /// children the strictest counts. What is in the daemon's own namespace is the host's, and a link that
+    /// names a child without a record has no rules but that it is isolated.
     pub(crate) fn host_of_adopted(
         &self,
         iface: &str,
         adopted: &Adopted,
     ) -> Option<(&NetworkSpec, &ChildRecord)> {
         let netns = adopted.found.as_ref()?.netns_id;
-        if netns == self.own_netns {
+        if netns == self.own_netns || matches!(adopted.unrecorded, Some(Unrecorded::Child(_))) {
             return None;
         }
         self.children_of(iface)
@@ -176,8 +171,12 @@ impl State {
             }
             port
         };
-        let mut adopted = Adopted { port, found, guarded: false };
+        let unrecorded = self.unrecorded(iface, found.as_ref(), before);
+        let mut adopted = Adopted { port, found, guarded: false, unrecorded };
         let parent = self.parent_mut(iface)?;
+        if let Some(plane) = parent.plane.as_mut().filter(|_| adopted.unrecorded.is_some()) {
+            plane.forget_learned(|_, learned| learned.port == port)?;
+        }
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
             && let Ok(netns) = Netns::open_path(&found.netns)
         {
@@ -194,11 +193,21 @@ impl State {
             (Some(found), None) => format!("in {}", found.netns.display()),
             (None, _) => "in a namespace that is not found".into(),
         };
+        let is_isolated = adopted.unrecorded.is_some() && inside.is_none();
         let parent = self.parent_mut(iface)?;
         parent.adopted.insert(mac, adopted);
         match before {
+            _ if is_isolated => {
+                let message = format!(
+                    "the link of a child is isolated: the store has no record of it, {place}"
+                );
+                self.note(adoption(iface, mac, port, message));
+            }
             Some(port) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
-            None => self.note(adoption(iface, mac, port, &place)),
+            None => {
+                let message = format!("child adopted: somebody else made it, {place}");
+                self.note(adoption(iface, mac, port, message));
+            }
         }
         Ok(())
     }
@@ -227,9 +236,8 @@ impl State {
     }
 }
 
-/// Says that a child was found that somebody else made.
-fn adoption(iface: &str, mac: Mac, port: u16, place: &str) -> Event {
-    let message = format!("child adopted: somebody else made it, {place}");
+/// Says that a link was found that is no child's of maclane.
+fn adoption(iface: &str, mac: Mac, port: u16, message: String) -> Event {
     Event {
         child: Some(adopted_name(iface, mac)),
         port: Some(port),

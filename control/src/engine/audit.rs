@@ -91,6 +91,19 @@ fn outlived(
 }
 
 impl State {
+    /// Has the store written anew if its file is gone or another one, and shows at every parent what is
+    /// wrong with it.
+    pub(crate) async fn look_at_store(&mut self) {
+        let wrong = self.store.look().await.join("; ");
+        for parent in self.parents.values_mut() {
+            if wrong.is_empty() {
+                parent.problems.remove(&Problem::Store);
+            } else {
+                parent.problems.insert(Problem::Store, wrong.clone());
+            }
+        }
+    }
+
     /// Looks for programs that are not where they were attached, so that this pass attaches them
     /// again. It costs one question to the kernel for each.
     pub(crate) fn check_programs(&mut self, iface: &str) -> Result<()> {

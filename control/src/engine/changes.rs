@@ -142,7 +142,9 @@ impl State {
             let live = child.live.as_ref().filter(|live| live.up)?;
             Some((child.record.value.port, (Some(name), live.mac)))
         });
-        let adopted = parent.adopted.iter().map(|(mac, adopted)| (adopted.port, (None, *mac)));
+        let adopted =
+            parent.adopted.iter().filter(|(_, adopted)| !self.is_isolated(iface, adopted));
+        let adopted = adopted.map(|(mac, adopted)| (adopted.port, (None, *mac)));
         created.chain(adopted).collect()
     }
 

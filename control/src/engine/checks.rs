@@ -1,6 +1,6 @@
 //! What is refused because of what is there.
 
-use super::state::State;
+use super::{adopt::Adopted, state::State, unrecorded::Unrecorded};
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
@@ -64,7 +64,12 @@ impl State {
         if of_host {
             return Ok(Some("the host".into()));
         }
-        Ok(parent.adopted.contains_key(&mac).then(|| "an adopted child".into()))
+        // Its own link may have been adopted while there was no record of it.
+        let is_its_own = |adopted: &Adopted| {
+            but.is_some_and(|but| adopted.unrecorded == Some(Unrecorded::Child(but.into())))
+        };
+        let adopted = parent.adopted.get(&mac).filter(|adopted| !is_its_own(adopted));
+        Ok(adopted.map(|_| "an adopted child".into()))
     }
 
     /// Refuses a trunk that a network cannot have.

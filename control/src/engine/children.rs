@@ -18,7 +18,7 @@ use crate::{
     failpoint::failpoint,
     ipv6::{self, Ipv6},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec},
-    netlink::{LinkKind, Netlink, NewLink},
+    netlink::{Link, LinkKind, Netlink, NewLink},
     netns::Netns,
     store::{self, Store, Versioned},
 };
@@ -48,6 +48,11 @@ pub(crate) fn own_name(child: &str) -> String {
 /// What says that a link is a child's, beside its MAC.
 pub(crate) fn alias(child: &str) -> String {
     format!("maclane child {child}")
+}
+
+/// The child whose link it is by its alias.
+pub(crate) fn child_of(link: &Link) -> Option<&str> {
+    link.alias.as_deref()?.strip_prefix(&alias(""))
 }
 
 /// A locally administered MAC that nobody else is likely to have.

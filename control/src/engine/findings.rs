@@ -6,8 +6,9 @@ use ipnetwork::IpNetwork;
 
 use super::{
     Engine,
-    children::alias,
+    children::child_of,
     state::{Child, ChildRecord, State},
+    unrecorded::isolated_child_of,
 };
 use crate::{
     error::Result,
@@ -94,8 +95,8 @@ impl State {
     async fn links_of_nobody(&self) -> Result<Vec<String>> {
         let links = self.netlink.links().await?;
         let named = links.iter().filter(|link| {
-            let ours = link.alias.as_deref().and_then(|text| text.strip_prefix(alias("").as_str()));
-            ours.is_some_and(|child| !self.children.contains_key(child))
+            let isolated = || isolated_child_of(link).map(|(child, _)| child);
+            child_of(link).or_else(isolated).is_some_and(|child| !self.children.contains_key(child))
         });
         let text = |name: &str| {
             format!(

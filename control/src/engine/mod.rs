@@ -34,6 +34,7 @@ mod state;
 mod sub_interface;
 mod tables;
 mod trace;
+mod unrecorded;
 mod views;
 mod xdp;
 
@@ -174,6 +175,11 @@ impl Engine {
         self.state.lock().await.end_traces();
     }
 
+    /// Sees to it that the store is there for the next start.
+    pub(crate) async fn end_store(&self) {
+        self.state.lock().await.look_at_store().await;
+    }
+
     /// Every parent.
     pub(crate) async fn parents(&self) -> Result<Vec<ParentView>> {
         let state = self.state.lock().await;
@@ -268,6 +274,9 @@ impl Engine {
     pub(crate) async fn child_rm(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.children.contains_key(name) && state.child_view(name).is_some() {
+            if state.remove_unrecorded(name).await? {
+                return Ok(());
+            }
             return Err(Error::conflict(format!(
                 "cannot remove child \"{name}\": somebody else made it, and only they can remove it"
             )));
@@ -327,6 +336,7 @@ impl State {
 
     /// One pass of the control loop. What fails is noted, and tried again with the next pass.
     async fn reconcile(&mut self) {
+        self.look_at_store().await;
         if let Err(e) = self.prune_quarantine().await {
             tracing::warn!("cannot forget addresses whose quarantine is over: {e}");
         }

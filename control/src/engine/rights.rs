@@ -42,6 +42,16 @@ pub(crate) fn of_adopted() -> Rights {
     Rights { policy, ..Rights::default() }
 }
 
+/// What an isolated link may do: nothing.
+pub(crate) fn of_isolated() -> Rights {
+    let checks = check_flag::MAC
+        | check_flag::ADDRESS
+        | check_flag::DHCP_SERVER
+        | check_flag::ROUTER
+        | check_flag::ENFORCE;
+    Rights { policy: PortPolicy { checks, ..PortPolicy::default() }, ..Rights::default() }
+}
+
 /// What an adopted child in the namespace of a child may do: what that one may, but for its addresses, which
 /// are where its own link is.
 pub(crate) fn of_adopted_inside(network: &NetworkSpec, record: &ChildRecord) -> Rights {

@@ -266,6 +266,10 @@ pub(crate) enum Problem {
     Mtu(String),
     /// The last pass of the control loop.
     Sync,
+    /// The store.
+    Store,
+    /// The link with this MAC or name, of whose child there is no record.
+    Unrecorded(String),
 }
 
 impl Parent {

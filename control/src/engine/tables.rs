@@ -14,7 +14,7 @@ use dataplane_common::{
 use super::{
     adopt::Adopted,
     rights,
-    state::{Child, ChildRecord, Live, State},
+    state::{Child, ChildRecord, Live, Parent, State},
 };
 use crate::{
     error::Result,
@@ -52,7 +52,8 @@ impl State {
     fn one_vlan(&self, network: &NetworkSpec) -> bool {
         let mut vlans = BTreeSet::from([network.vlan]);
         let parent = &network.parent;
-        if self.parents.get(parent).is_some_and(|p| !p.adopted.is_empty()) {
+        let adopted = |p: &Parent| p.adopted.values().any(|a| !self.is_isolated(parent, a));
+        if self.parents.get(parent).is_some_and(adopted) {
             vlans.insert(0);
         }
         for (_, child) in self.children_of(parent) {
@@ -228,7 +229,12 @@ fn port_of_adopted(
             rights::local_flags(network, record),
             rights::of_adopted_inside(network, record),
         ),
-        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for.
+        // No VLAN has it: nothing is for it, and nothing of it is for anything.
+        None if adopted.unrecorded.is_some() => {
+            (Membership::Trunk(BTreeSet::new()), 0, 0, rights::of_isolated())
+        }
+        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for. By these
+        // flags and rights `State::unrecorded` knows it again after a restart.
         None => (Membership::All, 0, 0, rights::of_adopted()),
     };
     PortChild {

@@ -139,13 +139,17 @@ impl State {
         let found = adopted.found.as_ref();
         let link = found.map(|found| &found.link);
         let inside = self.host_of_adopted(iface, adopted);
+        let is_isolated = self.is_isolated(iface, adopted);
         ChildView {
             name: adopted_name(iface, mac),
             network: None,
             parent: iface.into(),
             inside: inside.map(|(_, record)| record.spec.name.clone()),
             vlan: inside.map_or(0, |(network, _)| network.vlan),
-            trunk: inside.map_or(Some(Trunk::All), |(_, record)| record.spec.trunk.clone()),
+            trunk: match inside {
+                Some((_, record)) => record.spec.trunk.clone(),
+                None => (!is_isolated).then_some(Trunk::All),
+            },
             kind: Kind::Macvlan,
             mode: link.map(|_| adopted.mode()),
             netns: found.map(|found| found.netns.display().to_string()),
@@ -156,7 +160,7 @@ impl State {
             mtu: link.and_then(|link| link.mtu),
             port: Some(adopted.port),
             // Only the MACs of children that are up are in the parent's filter.
-            state: "up".into(),
+            state: if is_isolated { "isolated" } else { "up" }.into(),
             lease_until: None,
             origin: Origin::Adopted,
             identity: identity(adopted.guarded, self.sees_netns),

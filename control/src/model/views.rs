@@ -186,8 +186,8 @@ pub(crate) struct ChildView {
     pub(crate) mtu: Option<u32>,
     /// Its port in the dataplane; absent while it has none.
     pub(crate) port: Option<u16>,
-    /// `up`, `down`, `no namespace` while its namespace does not exist, or `gone` while its parent
-    /// or its link does not.
+    /// `up`, `down`, `no namespace` while its namespace does not exist, `gone` while its parent or its
+    /// link does not, or `isolated` for the link of a child that the store has no record of.
     pub(crate) state: String,
     /// While its namespace does not exist: until when its addresses are kept for it, in seconds
     /// since 1970. Then it is removed.

@@ -256,6 +256,12 @@ impl Netlink {
         within("bring a link up", self.handle.link().set(message).execute()).await
     }
 
+    /// Takes a link down and gives it an alias.
+    pub(crate) async fn set_down(&self, ifindex: u32, alias: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).alias(alias).down().build();
+        within("take a link down", self.handle.link().set(message).execute()).await
+    }
+
     /// Gives a link an alias, and leaves it as it is otherwise.
     pub(crate) async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).alias(alias).build();

@@ -3,11 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     sync::{Arc, Mutex},
 };
 
-use redb::StorageBackend;
+use redb::{ReadableDatabase, StorageBackend};
 use serde_json::json;
 
 use ::tests::length::{STORE_CUTS, STORE_DAMAGE_STEP, STORE_TEAR_STEP};

@@ -1,6 +1,8 @@
 //! What the store promises: compare-and-set, durability, and that a file which it cannot read
 //! stays as it is.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::*;

@@ -86,6 +86,11 @@ const IN_MACHINES: &[Selected] = &[
         ],
         kernels: BOTH,
     },
+    Selected {
+        program: "unrecorded",
+        tests: &["links_without_a_record_are_isolated"],
+        kernels: BOTH,
+    },
     // These need modules that the running kernel may not have, and not a version.
     Selected { program: "other_links", tests: &[], kernels: &["6.1"] },
     Selected { program: "docker_vlan", tests: &[], kernels: &["6.1"] },
@@ -119,6 +124,7 @@ const QUICK: &[(&str, &str)] = &[
     ("steering", "a_question_reaches_the_one_that_can_answer_it_alone"),
     ("store", "a_damaged_store_is_refused_kept_and_costs_no_traffic"),
     ("trace", "the_way_of_each_frame_is_told"),
+    ("unrecorded", "links_without_a_record_are_isolated"),
     ("upgrade", "another_way_of_attaching_replaces_the_first"),
     ("vlan", "a_broadcast_reaches_every_other_member_of_its_vlan_exactly_once"),
     ("vlan", "unicast_from_the_wire_through_native_xdp_reaches_its_child_in_its_vlan_only"),
