@@ -24,8 +24,8 @@ pub(crate) use self::{
     trace::{Fate, TraceSpec, TraceView},
     views::{
         BindingSource, BindingView, ChildView, ConflictView, DockerEndpointView, DockerNetworkView,
-        DropStats, DropView, FdbView, Finding, LastDrop, LeaseView, NetworkFinding, NetworkView,
-        Origin, ParentView, PoolView, PortStats, QuarantineView, StatsView,
+        DropStats, DropView, FdbView, Finding, LastDrop, LeaseView, LinkMode, NetworkFinding,
+        NetworkView, Origin, ParentView, PoolView, PortStats, QuarantineView, StatsView,
     },
     word::{AskedIp, Mac, Route, Trunk},
 };
@@ -86,6 +86,22 @@ pub(crate) enum UnknownPolicy {
     Drop,
 }
 
+/// Which macvlan links that maclane has not made are adopted. The others are isolated: no frame of them
+/// passes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Adopt {
+    /// All but those that the owner of a child is known to have made.
+    All,
+    /// Those that are known to be a third party's, where the owner of a child could have made one.
+    #[default]
+    Known,
+    /// Those in the host's own namespace only.
+    None,
+}
+
 /// What a child is made of.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
@@ -133,6 +149,9 @@ pub(crate) struct ParentSpec {
     /// How many frames of each kind come in from the wire in a second.
     #[serde(default)]
     pub(crate) storm: StormLimits,
+    /// Which macvlan links that maclane has not made are adopted.
+    #[serde(default)]
+    pub(crate) adopt: Adopt,
 }
 
 impl ParentSpec {
@@ -143,6 +162,7 @@ impl ParentSpec {
             xdp: XdpMode::default(),
             unknown: UnknownPolicy::default(),
             storm: StormLimits::default(),
+            adopt: Adopt::default(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Network namespaces: finding them, and working inside one.
 
+mod descent;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
@@ -21,6 +23,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub(crate) use descent::Processes;
 
 use crate::error::{Error, Result};
 
@@ -151,6 +155,13 @@ impl Netns {
         own.or_else(|| Self::all().ok()?.into_iter().find(is_it))
     }
 
+    /// True if it is bound to a file in the daemon's mount namespace, as `ip netns` and container engines
+    /// do with the namespaces that they make. What has entered a mount namespace of its own cannot.
+    pub(crate) fn is_bound(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        bound(&mounts).contains(&self.id)
+    }
+
     /// Every namespace that can be found: by name, bound by Docker, or of a running process. The
     /// daemon's own is not among them.
     pub(crate) fn all() -> Result<Vec<Self>> {
@@ -204,6 +215,29 @@ fn cookie() -> Result<u64> {
     Ok(cookie)
 }
 
+/// The network namespaces that a table of mounts has (`proc_pid_mountinfo(5)`: the fourth field is the root
+/// of the mount, `net:[INODE]` for one of nsfs).
+fn bound(mounts: &str) -> BTreeSet<NetnsId> {
+    let inode = |line: &str| {
+        let root = line.split(' ').nth(3)?;
+        root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok().map(NetnsId)
+    };
+    mounts.lines().filter_map(inode).collect()
+}
+
 fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_namespaces_are_read_from_the_mounts() {
+        let mounts = "24 30 0:22 / /proc rw,nosuid shared:13 - proc proc rw\n\
+            412 25 0:4 net:[4026532251] /run/netns/web rw shared:211 - nsfs nsfs rw\n\
+            413 25 0:4 mnt:[4026532252] /run/mnt rw shared:211 - nsfs nsfs rw\n";
+        assert_eq!(bound(mounts), BTreeSet::from([NetnsId(4_026_532_251)]));
+    }
 }

@@ -74,7 +74,8 @@ pub enum Sender {
     Transit,
     /// This child, around its guard.
     Bypass(u16),
-    /// A socket of a namespace in which no port is known to be, on a parent that is closed to such.
+    /// A socket of a namespace in which no port is known to be, or a kernel through a link that is not
+    /// known, on a parent that is closed to such.
     Foreign,
 }
 
@@ -214,7 +215,10 @@ pub fn egress_port(frame: &Frame, provenance: &Provenance, tables: &impl Tables)
         return Attribution::port(PORT_HOST);
     }
     let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else {
-        return Attribution::new(Attribution::UNKNOWN, 0);
+        // A kernel sends it by itself (ARP, neighbour discovery), through a link that is not known yet.
+        let is_foreign = came_in == 0 && socket == Socket::NONE && tables.is_closed();
+        let kind = if is_foreign { Attribution::FOREIGN } else { Attribution::UNKNOWN };
+        return Attribution::new(kind, 0);
     };
     match Kind::from_raw(owner.kind) {
         Kind::Host => Attribution::port(PORT_HOST),

@@ -99,6 +99,8 @@ pub struct Topology {
     pub wire: Policy,
     /// The cookie of the host's network namespace; 0 if it is not known.
     pub netns: u64,
+    /// The kernel tells programs the namespace of a frame's socket.
+    pub sees_netns: bool,
 }
 
 /// What the maps hold.
@@ -341,8 +343,9 @@ impl Topology {
         let enforced = |c: &Child| c.rights.policy.checks & check_flag::ENFORCE != 0;
         // Around a guard can only be what macvlan hands down; where there are no macvlan children, ipvlan
         // links may be (`drivers/net/ipvlan/ipvlan_main.c`: a device carries one of the two).
-        let closed =
-            self.children.iter().any(enforced) && self.children.iter().any(Child::is_macvlan);
+        let closed = self.sees_netns
+            && self.children.iter().any(enforced)
+            && self.children.iter().any(Child::is_macvlan);
         let filters = self.children.iter().any(|child| child.has_filters);
         let flag = |is, flag| if is { flag } else { 0 };
         let checks = flag(closed, check_flag::CLOSED) | flag(filters, check_flag::FILTERS);

@@ -125,6 +125,7 @@ fn described() -> (Router<Arc<Engine>>, Description) {
         .routes(routes!(bindings))
         .routes(routes!(children, child_add))
         .routes(routes!(child, child_set, child_rm))
+        .routes(routes!(child_adopt))
         .routes(routes!(fdb))
         .routes(routes!(stats))
         .routes(routes!(drops))
@@ -283,6 +284,12 @@ async fn child_set(
 #[utoipa::path(delete, path = "/v1/children/{*name}", params(("name" = String, Path)), responses((status = NO_CONTENT), Failure))]
 async fn child_rm(State(engine): App, Name(name): Name) -> Result<StatusCode> {
     engine.child_rm(&name).await.map(gone)
+}
+
+/// Takes an isolated macvlan link for a third party's from now on.
+#[utoipa::path(put, path = "/v1/adoptions/{*name}", params(("name" = String, Path)), responses((status = OK, body = ChildView), Failure))]
+async fn child_adopt(State(engine): App, Name(name): Name) -> Result<Json<ChildView>> {
+    engine.child_adopt(&name).await.map(Json)
 }
 
 /// The forwarding table.

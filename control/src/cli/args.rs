@@ -26,7 +26,7 @@ use super::values::text;
 use crate::{
     check,
     metrics::Address,
-    model::{ParentSpec, StormLimits, TcMode, UnknownPolicy, XdpMode},
+    model::{Adopt, ParentSpec, StormLimits, TcMode, UnknownPolicy, XdpMode},
 };
 
 /// Containers, VMs and network namespaces with their own place on the LAN
@@ -320,11 +320,14 @@ pub(crate) struct ParentAdd {
     /// if left out
     #[arg(long, value_name = "LIST")]
     storm: Option<StormLimits>,
+    /// Which macvlan links that maclane has not made are adopted; no frame of the others passes
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    adopt: Adopt,
 }
 
 impl From<ParentAdd> for ParentSpec {
-    fn from(ParentAdd { iface, xdp, unknown, storm }: ParentAdd) -> Self {
-        Self { iface, xdp, unknown, storm: storm.unwrap_or_default() }
+    fn from(ParentAdd { iface, xdp, unknown, storm, adopt }: ParentAdd) -> Self {
+        Self { iface, xdp, unknown, storm: storm.unwrap_or_default(), adopt }
     }
 }
 

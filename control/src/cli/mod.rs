@@ -207,6 +207,10 @@ async fn child(client: &Client, output: Output, command: ChildCommand) -> anyhow
             let answer = client.patch(&path, &ChildPatch::try_from(set)?).await?;
             output.rows::<ChildView>(answer)?;
         }
+        ChildCommand::Adopt { name } => {
+            let answer = client.put(&format!("/v1/adoptions/{}", quote(&name)), &json!({})).await?;
+            output.rows::<ChildView>(answer)?;
+        }
         ChildCommand::Rm { name } => {
             client.delete(&format!("/v1/children/{}", quote(&name))).await?;
             output.note(&format!("removed child {name}"));

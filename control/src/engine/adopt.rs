@@ -1,4 +1,4 @@
-//! Children that somebody else made: Docker's own driver, CNI, or a person.
+//! macvlan links that maclane has not made: Docker's own driver, CNI or a person has, or the owner of a child.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
+    origin::LinkOrigin,
     rights,
     state::{ChildRecord, State},
-    unrecorded::Unrecorded,
     views::adopted_name,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     netns::{Netns, NetnsId},
 };
 
-/// A macvlan child that somebody else made.
+/// A macvlan link that maclane has not made.
 #[derive(Clone, Debug)]
 pub(crate) struct Adopted {
     /// Its port in the dataplane.
@@ -29,8 +29,14 @@ pub(crate) struct Adopted {
     pub(crate) found: Option<Found>,
     /// `maclane_guard` is on it.
     pub(crate) guarded: bool,
-    /// Why it is isolated: it is a child's of maclane, and the store has no record of that.
-    pub(crate) unrecorded: Option<Unrecorded>,
+    /// Where it comes from.
+    pub(crate) origin: LinkOrigin,
+    /// The mode that it was in before it was isolated.
+    pub(crate) mode_before: Option<Mode>,
+    /// The owner of a child has made it and put it into mode `source`.
+    pub(crate) was_source: bool,
+    /// It may have changed.
+    pub(crate) suspect: bool,
 }
 
 /// An adopted child's link, where its namespace can be entered.
@@ -59,6 +65,7 @@ impl State {
     pub(crate) async fn sync_adopted(&mut self, iface: &str, links: &[Link]) -> Result<()> {
         let parent = self.parent(iface)?;
         let Some(ifindex) = parent.link.as_ref().map(|link| link.index) else { return Ok(()) };
+        self.refresh_adopted(iface, ifindex).await?;
         let mut there: BTreeSet<Mac> =
             self.netlink.filter_list(ifindex).await?.into_iter().collect();
         for mac in self.macs_that_are_no_adoption(iface, links) {
@@ -89,7 +96,7 @@ impl State {
             if found.as_ref().is_some_and(|found| self.is_of_child(iface, found)) {
                 continue;
             }
-            if let Err(e) = self.adopt(iface, mac, found) {
+            if let Err(e) = self.adopt(iface, mac, found, links) {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
         }
@@ -124,42 +131,75 @@ impl State {
         self.parents.get(iface).is_some_and(heard) || self.port_before_restart(iface, mac).is_some()
     }
 
-    /// The child of maclane in whose namespace an adopted one is, and its network.
-    ///
-    /// Whoever may make links there can make a macvlan on that child's, which the kernel puts on the parent
-    /// (`drivers/net/macvlan.c`, `macvlan_common_newlink`): what holds for the child holds for it. Of several
-    /// children the strictest counts. What is in the daemon's own namespace is the host's, and a link that
-    /// names a child without a record has no rules but that it is isolated.
+    /// The child of maclane whose rules hold for a link that its owner has made, and its network: the
+    /// one that the owner was known by, or another one in the namespace of the link. Of several the strictest
+    /// counts.
     pub(crate) fn host_of_adopted(
         &self,
         iface: &str,
         adopted: &Adopted,
     ) -> Option<(&NetworkSpec, &ChildRecord)> {
-        let netns = adopted.found.as_ref()?.netns_id;
-        if netns == self.own_netns || matches!(adopted.unrecorded, Some(Unrecorded::Child(_))) {
-            return None;
-        }
+        let owned = match &adopted.origin {
+            LinkOrigin::Owner(child) => Some(child),
+            LinkOrigin::Restricted => None,
+            LinkOrigin::ThirdParty | LinkOrigin::Unknown | LinkOrigin::Alias(_) => return None,
+        };
+        let netns = adopted.found.as_ref().map(|found| found.netns_id);
         self.children_of(iface)
-            .filter(|(_, child)| child.live.as_ref().is_some_and(|live| live.netns == netns))
+            .filter(|(name, child)| {
+                let live = child.live.as_ref();
+                owned == Some(name) || live.is_some_and(|live| Some(live.netns) == netns)
+            })
             .map(|(_, child)| &child.record.value)
             .filter_map(|record| Some((self.network(&record.spec.network).ok()?, record)))
             .max_by_key(|(network, record)| rights::policy_of(network, record).security)
     }
 
-    /// Takes over what has changed about an adopted child.
-    pub(crate) fn refresh_adopted(&mut self, link: &Link) {
+    /// Notes that an event may be about an adopted link. Where it is from the event does not say, so the link
+    /// is looked at.
+    pub(crate) fn suspect_adopted(&mut self, link: &Link) {
         let Some(mac) = link.mac else { return };
-        for parent in self.parents.values_mut() {
-            if let Some(found) = parent.adopted.get_mut(&mac).and_then(|a| a.found.as_mut())
-                && found.link.index == link.index
-                && matches!(link.kind, LinkKind::Macvlan(_))
-            {
-                found.link = link.clone();
+        for adopted in self.parents.values_mut().filter_map(|p| p.adopted.get_mut(&mac)) {
+            adopted.suspect = true;
+        }
+    }
+
+    /// Notes a macvlan link in the host's own namespace, which may be moved from there.
+    pub(crate) fn note_made_here(&mut self, link: &Link) {
+        let is_on = |parent: &super::state::Parent| {
+            parent.link.as_ref().is_some_and(|parent| link.lower == Some(parent.index))
+        };
+        if matches!(link.kind, LinkKind::Macvlan(_)) && link.lower_netns.is_none() {
+            for parent in self.parents.values_mut().filter(|parent| is_on(parent)) {
+                parent.made_here.note(link.index);
             }
         }
     }
 
-    fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
+    /// Looks again at adopted links that may have changed, or moved.
+    async fn refresh_adopted(&mut self, iface: &str, ifindex: u32) -> Result<()> {
+        let parent = self.parent_mut(iface)?;
+        let suspects = parent.adopted.iter_mut().filter(|(_, adopted)| adopted.suspect);
+        let macs: BTreeSet<Mac> = suspects
+            .map(|(mac, adopted)| {
+                adopted.suspect = false;
+                *mac
+            })
+            .collect();
+        if macs.is_empty() {
+            return Ok(());
+        }
+        let found = find_links(&self.netlink, ifindex, &macs).await;
+        let parent = self.parent_mut(iface)?;
+        for (mac, found) in found {
+            if let Some(adopted) = parent.adopted.get_mut(&mac) {
+                adopted.found = Some(found);
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>, links: &[Link]) -> Result<()> {
         let before = self.port_before_restart(iface, mac);
         let port = if let Some(port) = before {
             port
@@ -171,10 +211,19 @@ impl State {
             }
             port
         };
-        let unrecorded = self.unrecorded(iface, found.as_ref(), before);
-        let mut adopted = Adopted { port, found, guarded: false, unrecorded };
+        let origin = self.origin_of(iface, found.as_ref(), before, links);
+        let mut adopted = Adopted {
+            port,
+            found,
+            guarded: false,
+            origin,
+            mode_before: None,
+            was_source: false,
+            suspect: false,
+        };
+        let is_isolated = self.is_isolated(iface, &adopted);
         let parent = self.parent_mut(iface)?;
-        if let Some(plane) = parent.plane.as_mut().filter(|_| adopted.unrecorded.is_some()) {
+        if let Some(plane) = parent.plane.as_mut().filter(|_| is_isolated) {
             plane.forget_learned(|_, learned| learned.port == port)?;
         }
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
@@ -188,24 +237,33 @@ impl State {
         let inside = self.host_of_adopted(iface, &adopted).map(|(_, record)| &record.spec.name);
         let place = match (&adopted.found, inside) {
             (Some(_), Some(child)) => {
-                format!("in the namespace of child {child}, whose rules hold for it")
+                format!("by the owner of child {child}, whose rules hold for it")
             }
             (Some(found), None) => format!("in {}", found.netns.display()),
             (None, _) => "in a namespace that is not found".into(),
         };
-        let is_isolated = adopted.unrecorded.is_some() && inside.is_none();
+        let is_owners = inside.is_some();
+        let why = match &adopted.origin {
+            LinkOrigin::ThirdParty => "a third party made it, and the parent adopts none",
+            LinkOrigin::Unknown => "it is not known who made it",
+            LinkOrigin::Owner(_) | LinkOrigin::Alias(_) | LinkOrigin::Restricted => {
+                "the store has no record of it"
+            }
+        };
         let parent = self.parent_mut(iface)?;
         parent.adopted.insert(mac, adopted);
         match before {
             _ if is_isolated => {
-                let message = format!(
-                    "the link of a child is isolated: the store has no record of it, {place}"
-                );
+                let message = format!("a macvlan link is isolated: {why}, {place}");
                 self.note(adoption(iface, mac, port, message));
             }
             Some(port) => tracing::info!(parent = iface, %mac, port, "child adopted again"),
             None => {
-                let message = format!("child adopted: somebody else made it, {place}");
+                let message = if is_owners {
+                    format!("child adopted: it was made {place}")
+                } else {
+                    format!("child adopted: a third party made it, {place}")
+                };
                 self.note(adoption(iface, mac, port, message));
             }
         }
@@ -254,12 +312,17 @@ pub(crate) async fn find_links(
     macs: &BTreeSet<Mac>,
 ) -> BTreeMap<Mac, Found> {
     let mut found = BTreeMap::new();
-    let take = |found: &mut BTreeMap<_, _>, netns: &Netns, links: Vec<Link>, elsewhere: bool| {
-        for link in links {
-            if matches!(link.kind, LinkKind::Macvlan(_))
-                && link.lower == Some(parent)
-                && link.lower_netns.is_some() == elsewhere
-                && let Some(mac) = link.mac.filter(|mac| macs.contains(mac))
+    let is_candidate = |link: &Link| {
+        matches!(link.kind, LinkKind::Macvlan(_))
+            && link.lower == Some(parent)
+            && link.mac.is_some_and(|mac| macs.contains(&mac))
+    };
+    // `own` is the ID that the parent's namespace has in the other: an index alone is no proof, as the other
+    // may have a link of the same one.
+    let take = |found: &mut BTreeMap<_, _>, netns: &Netns, links: Vec<Link>, own: Option<i32>| {
+        for link in links.into_iter().filter(is_candidate) {
+            if link.lower_netns == own
+                && let Some(mac) = link.mac
             {
                 let (path, netns_id) = (netns.path().to_owned(), netns.id());
                 let cookie = netns.cookie().unwrap_or_default();
@@ -267,20 +330,22 @@ pub(crate) async fn find_links(
             }
         }
     };
-    if let (Ok(netns), Ok(links)) = (Netns::own(), own.links().await) {
-        take(&mut found, &netns, links, false);
+    let Ok(own_netns) = Netns::own() else { return found };
+    if let Ok(links) = own.links().await {
+        take(&mut found, &own_netns, links, None);
     }
     for netns in Netns::all().unwrap_or_default() {
         if macs.iter().all(|mac| found.contains_key(mac)) {
             break;
         }
         let Ok(inside) = Netlink::inside(&netns) else { continue };
-        if let Ok(links) = inside.links().await {
-            if links.iter().any(|link| link.mac.is_some_and(|mac| macs.contains(&mac))) {
-                // Its events tell when the child changes or goes.
-                let _ = own.follow(&netns).await;
-            }
-            take(&mut found, &netns, links, true);
+        if let Ok(links) = inside.links().await
+            && links.iter().any(is_candidate)
+            && let Ok(Some(id)) = inside.id_of(&own_netns).await
+        {
+            // Its events tell when the link changes or goes.
+            let _ = own.follow(&netns).await;
+            take(&mut found, &netns, links, Some(id));
         }
     }
     found

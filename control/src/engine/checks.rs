@@ -1,6 +1,6 @@
 //! What is refused because of what is there.
 
-use super::{adopt::Adopted, state::State, unrecorded::Unrecorded};
+use super::{adopt::Adopted, origin::LinkOrigin, state::State};
 use crate::{
     error::{Error, Result},
     model::{ChildSpec, Kind, Mac, Mode, NetworkSpec, Trunk},
@@ -66,7 +66,7 @@ impl State {
         }
         // Its own link may have been adopted while there was no record of it.
         let is_its_own = |adopted: &Adopted| {
-            but.is_some_and(|but| adopted.unrecorded == Some(Unrecorded::Child(but.into())))
+            but.is_some_and(|but| adopted.origin == LinkOrigin::Alias(but.into()))
         };
         let adopted = parent.adopted.get(&mac).filter(|adopted| !is_its_own(adopted));
         Ok(adopted.map(|_| "an adopted child".into()))

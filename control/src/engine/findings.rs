@@ -7,8 +7,8 @@ use ipnetwork::IpNetwork;
 use super::{
     Engine,
     children::child_of,
+    isolation::isolated_child_of,
     state::{Child, ChildRecord, State},
-    unrecorded::isolated_child_of,
 };
 use crate::{
     error::Result,

@@ -88,7 +88,9 @@ impl State {
             Change::Lost | Change::NetnsGone => {
                 self.children.values_mut().for_each(|child| child.suspect = true);
             }
+            Change::Own(link) => self.note_made_here(link),
             Change::Gone(link) => {
+                self.suspect_adopted(link);
                 for child in self.children.values_mut() {
                     let known = child
                         .live
@@ -99,7 +101,7 @@ impl State {
             }
             Change::Filter(ifindex) => self.suspect_filter(*ifindex),
             Change::Link(link) => {
-                self.refresh_adopted(link);
+                self.suspect_adopted(link);
                 let on_a_parent = self.parents.values().any(|parent| {
                     parent.link.as_ref().is_some_and(|parent| link.lower == Some(parent.index))
                 });

@@ -23,9 +23,11 @@ mod follow;
 mod heard;
 mod host;
 mod isolated;
+mod isolation;
 mod leases;
 mod metrics;
 mod networks;
+mod origin;
 mod parents;
 mod policy;
 mod removal;
@@ -34,7 +36,6 @@ mod state;
 mod sub_interface;
 mod tables;
 mod trace;
-mod unrecorded;
 mod views;
 mod xdp;
 
@@ -67,7 +68,7 @@ use crate::{
         ChildSpec, ChildView, DropView, FdbView, NetworkSpec, NetworkView, ParentSpec, ParentView,
         StatsView, TcMode,
     },
-    netlink::{self, Change},
+    netlink::{self, Change, Watch},
     plan::Step,
     task::Task,
 };
@@ -102,7 +103,7 @@ pub(crate) struct Engine {
     traces: Arc<Semaphore>,
     /// True when the daemon stops.
     stopping: watch::Sender<bool>,
-    _tasks: [Task; 2],
+    _tasks: [Task; 3],
 }
 
 impl Engine {
@@ -117,7 +118,7 @@ impl Engine {
         check_bpffs(&settings.bpffs)?;
         let (changes, heard) = mpsc::unbounded_channel();
         // Before the first look, so that nothing changes unseen.
-        let mut watch = netlink::watch()?;
+        let (watch, watch_own) = (netlink::watch()?, netlink::watch_own()?);
         let mut state = State::open(settings).await?;
         state.prune_docker().await?;
         for parent in pinned_parents(&state.bpffs) {
@@ -133,22 +134,19 @@ impl Engine {
         // Where links are attached, filters are another program's, and a child's owner can have any number go.
         let has_filters = state.tc == TcKind::Clsact;
         let state = Arc::new(Mutex::new(state));
-        let listen = Task::spawn(async move {
-            loop {
-                while let Some(change) = watch.next().await {
-                    if matches!(change, Change::Filter(_)) && !has_filters {
-                        continue;
-                    }
-                    let _ = changes.send(change);
-                }
-                let _ = changes.send(Change::Lost);
-                match netlink::watch() {
-                    Ok(again) => watch = again,
-                    Err(e) => tracing::warn!("cannot watch links: {e}"),
-                }
-                tokio::time::sleep(PERIOD).await;
-            }
-        });
+        let told = move |change| match change {
+            Change::Filter(_) if !has_filters => None,
+            other => Some(other),
+        };
+        let told_own = |change| match change {
+            Change::Link(link) => Some(Change::Own(link)),
+            // The other watch tells of these.
+            _ => None,
+        };
+        let listeners = [
+            Task::spawn(listen(watch, netlink::watch, changes.clone(), told)),
+            Task::spawn(listen(watch_own, netlink::watch_own, changes, told_own)),
+        ];
         // The first pass only looks at children; the second finishes what was begun.
         for _ in 0..2 {
             state.lock().await.reconcile().await;
@@ -160,7 +158,9 @@ impl Engine {
         let control = Task::spawn(control(state.clone(), kick, heard));
         let traces = Arc::new(Semaphore::new(trace::TRACES));
         let (stopping, _) = watch::channel(false);
-        Ok(Arc::new(Self { state, events, traces, stopping, _tasks: [listen, control] }))
+        let [listener, own_listener] = listeners;
+        let tasks = [listener, own_listener, control];
+        Ok(Arc::new(Self { state, events, traces, stopping, _tasks: tasks }))
     }
 
     /// What has happened.
@@ -274,7 +274,7 @@ impl Engine {
     pub(crate) async fn child_rm(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.children.contains_key(name) && state.child_view(name).is_some() {
-            if state.remove_unrecorded(name).await? {
+            if state.remove_adopted(name).await? {
                 return Ok(());
             }
             return Err(Error::conflict(format!(
@@ -282,6 +282,14 @@ impl Engine {
             )));
         }
         state.child_rm(name).await
+    }
+
+    /// Takes an isolated link for a third party's.
+    pub(crate) async fn child_adopt(&self, name: &str) -> Result<ChildView> {
+        let mut state = self.state.lock().await;
+        state.adopt_isolated(name).await.doing(|| format!("cannot adopt child \"{name}\""))?;
+        drop(state);
+        self.child(name).await
     }
 
     /// Makes parents and networks what the configuration file says; what that was, or, for a trial,
@@ -362,6 +370,28 @@ impl State {
             tracing::warn!("cannot remove a child whose namespace is gone: {e}");
         }
         self.tell_changes();
+    }
+}
+
+/// Passes on what a watch tells and is asked for, and begins it again when it has ended.
+async fn listen(
+    mut watch: Watch,
+    begin: fn() -> Result<Watch>,
+    changes: mpsc::UnboundedSender<Change>,
+    asked_for: impl Fn(Change) -> Option<Change>,
+) {
+    loop {
+        while let Some(change) = watch.next().await {
+            if let Some(change) = asked_for(change) {
+                let _ = changes.send(change);
+            }
+        }
+        let _ = changes.send(Change::Lost);
+        match begin() {
+            Ok(again) => watch = again,
+            Err(e) => tracing::warn!("cannot watch links: {e}"),
+        }
+        tokio::time::sleep(PERIOD).await;
     }
 }
 

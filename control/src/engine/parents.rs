@@ -358,7 +358,7 @@ impl State {
         let xdp = self.load_programs(iface).await.doing(|| format!("parent {iface}"))?;
         let mut complete = self.sync_children(iface).await;
         self.sync_adopted(iface, &links).await?;
-        self.isolate_unrecorded(iface, &links).await?;
+        self.isolate_links(iface, &links).await?;
         self.answer_claims(iface);
         self.tell_offences(iface);
         let kick = self.kick.clone();

@@ -24,6 +24,7 @@ use super::{
     endpoints::Endpoint,
     heard::Heard,
     leases::{self, Quarantine},
+    origin::MadeHere,
     sub_interface::SubInterface,
     trace::SharedTraces,
 };
@@ -239,8 +240,10 @@ pub(crate) struct Parent {
     pub(crate) heard: Arc<Mutex<Heard>>,
     /// Who traces it.
     pub(crate) traces: SharedTraces,
-    /// Children that somebody else made, by MAC.
+    /// macvlan links that maclane has not made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
+    /// The macvlan links that were seen in the host's namespace.
+    pub(crate) made_here: MadeHere,
     /// What is wrong, by what it is about.
     pub(crate) problems: BTreeMap<Problem, String>,
 }
@@ -268,8 +271,8 @@ pub(crate) enum Problem {
     Sync,
     /// The store.
     Store,
-    /// The link with this MAC or name, of whose child there is no record.
-    Unrecorded(String),
+    /// The link with this MAC or name, which is isolated or held to private mode.
+    Isolated(String),
 }
 
 impl Parent {
@@ -303,6 +306,7 @@ impl Parent {
             heard: Arc::default(),
             traces: SharedTraces::default(),
             adopted: BTreeMap::new(),
+            made_here: MadeHere::default(),
             problems: BTreeMap::new(),
         }
     }

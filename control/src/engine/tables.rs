@@ -115,12 +115,17 @@ impl State {
         let parent = self.parents.get(iface)?;
         let link = parent.link.as_ref()?;
         let created = self.children_of(iface).filter_map(|(_, child)| self.port_of(child));
+        let is_alone = self.is_alone(iface);
         let adopted = parent.adopted.iter().map(|(mac, adopted)| {
-            let inside = self.host_of_adopted(iface, adopted);
+            let access = if self.is_isolated(iface, adopted) {
+                Access::None
+            } else {
+                self.host_of_adopted(iface, adopted).map_or(Access::Full, Access::Child)
+            };
             let is_hosts = adopted.found.as_ref().is_some_and(|f| f.netns_id == self.own_netns);
             PortChild {
                 has_filters: adopted.guarded && !is_hosts,
-                ..port_of_adopted(*mac, adopted, inside)
+                ..port_of_adopted(*mac, adopted, &access, is_alone)
             }
         });
         Some(Topology {
@@ -138,7 +143,19 @@ impl State {
             pinned: self.pinned(iface),
             wire: rights::of_wire(&parent.record.value.spec),
             netns: self.own_cookie,
+            sees_netns: self.sees_netns,
         })
+    }
+
+    /// True if no other macvlan link than one can be on the parent: the kernel lets one in passthru mode be
+    /// the only one (`drivers/net/macvlan.c`, `macvlan_common_newlink`), and what is not alone has another
+    /// mode, whatever its namespace shows.
+    fn is_alone(&self, iface: &str) -> bool {
+        let adopted = self.parents.get(iface).map_or(0, |parent| parent.adopted.len());
+        let is_macvlan = |child: &Child| {
+            self.kind_of(&child.record.value) == Kind::Macvlan && child.live.is_some()
+        };
+        adopted == 1 && !self.children_of(iface).any(|(_, child)| is_macvlan(child))
     }
 
     /// The stations on the wire whose addresses are pinned.
@@ -215,27 +232,34 @@ fn any_source(mode: Mode) -> u8 {
     if mode == Mode::Passthru { local_flag::ANY_SOURCE } else { 0 }
 }
 
-/// The port of an adopted child, which may be in the namespace of a child of maclane.
-fn port_of_adopted(
-    mac: Mac,
-    adopted: &Adopted,
-    inside: Option<(&NetworkSpec, &ChildRecord)>,
-) -> PortChild {
+/// What an adopted link may do.
+enum Access<'a> {
+    /// What it could do without maclane.
+    Full,
+    /// What the child may whose owner has made it.
+    Child((&'a NetworkSpec, &'a ChildRecord)),
+    /// Nothing: it is isolated.
+    None,
+}
+
+/// The port of an adopted link.
+fn port_of_adopted(mac: Mac, adopted: &Adopted, access: &Access<'_>, is_alone: bool) -> PortChild {
     let guard = if adopted.guarded { port_flag::GUARDED } else { 0 };
-    let (membership, flags, local, rights) = match inside {
-        Some((network, record)) => (
+    let (membership, flags, local, rights) = match access {
+        Access::Child((network, record)) => (
             membership(network, record.spec.trunk.as_ref()),
             network_flags(network),
             rights::local_flags(network, record),
             rights::of_adopted_inside(network, record),
         ),
         // No VLAN has it: nothing is for it, and nothing of it is for anything.
-        None if adopted.unrecorded.is_some() => {
-            (Membership::Trunk(BTreeSet::new()), 0, 0, rights::of_isolated())
+        Access::None => (Membership::Trunk(BTreeSet::new()), 0, 0, rights::of_isolated()),
+        // Untagged, and any VLAN that it has a sub-interface for. By these flags and rights `State::before`
+        // knows it again after a restart.
+        Access::Full => {
+            let source = if is_alone { any_source(adopted.mode()) } else { 0 };
+            (Membership::All, 0, source, rights::of_adopted())
         }
-        // What it could do without maclane: untagged, and any VLAN that it has a sub-interface for. By these
-        // flags and rights `State::unrecorded` knows it again after a restart.
-        None => (Membership::All, 0, 0, rights::of_adopted()),
     };
     PortChild {
         port: adopted.port,
@@ -244,7 +268,7 @@ fn port_of_adopted(
         membership,
         host_end: 0,
         flags: mode_flags(adopted.mode()) | guard | flags,
-        local: any_source(adopted.mode()) | local,
+        local,
         netns: adopted.found.as_ref().map_or(0, |found| found.cookie),
         has_filters: false,
         takes_xdp: false,

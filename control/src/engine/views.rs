@@ -14,8 +14,8 @@ use crate::{
     dataplane::Pins,
     error::Result,
     model::{
-        ChildView, DropStats, FdbView, Kind, Mac, NetworkSpec, NetworkView, Origin, ParentSpec,
-        ParentView, PortStats, StatsView, Trunk,
+        ChildView, DropStats, FdbView, Kind, LinkMode, Mac, NetworkSpec, NetworkView, Origin,
+        ParentSpec, ParentView, PortStats, StatsView, Trunk,
     },
 };
 
@@ -55,6 +55,7 @@ impl State {
             tc: link.and(parent.plane.as_ref()).map(|_| self.tc.name().into()),
             unknown: spec.unknown,
             storm: spec.storm,
+            adopt: spec.adopt,
             networks: self.networks_of(iface).map(|network| network.name.clone()).collect(),
             children: self.children_of(iface).count(),
             adopted: parent.adopted.len(),
@@ -111,7 +112,7 @@ impl State {
             vlan: network.map_or(0, |network| network.vlan),
             trunk: record.spec.trunk.clone(),
             kind: network.map_or(Kind::Macvlan, |network| network.kind),
-            mode: live.and_then(|live| live.mode),
+            mode: live.and_then(|live| live.mode).map(|mode| LinkMode::of(Some(mode))),
             netns: Some(record.netns.display().to_string()),
             ifname: Some(live.map_or_else(|| record.spec.ifname.clone(), |l| l.ifname.clone())),
             ifindex: live.map(|live| live.ifindex),
@@ -151,7 +152,7 @@ impl State {
                 None => (!is_isolated).then_some(Trunk::All),
             },
             kind: Kind::Macvlan,
-            mode: link.map(|_| adopted.mode()),
+            mode: link.map(|link| LinkMode::of(link.kind.mode())),
             netns: found.map(|found| found.netns.display().to_string()),
             ifname: link.map(|link| link.name.clone()),
             ifindex: link.map(|link| link.index),

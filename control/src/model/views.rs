@@ -6,7 +6,9 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Mac, Mode, NetworkSpec, Policy, StormLimits, Trunk, UnknownPolicy, XdpMode};
+use super::{
+    Adopt, Kind, Mac, Mode, NetworkSpec, Policy, StormLimits, Trunk, UnknownPolicy, XdpMode,
+};
 
 /// A parent, as it is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -34,6 +36,8 @@ pub(crate) struct ParentView {
     pub(crate) unknown: UnknownPolicy,
     /// How many frames of each kind come in from the wire in a second, as asked for.
     pub(crate) storm: StormLimits,
+    /// Which macvlan links that maclane has not made are adopted.
+    pub(crate) adopt: Adopt,
     /// Names of its networks.
     pub(crate) networks: Vec<String>,
     /// How many children maclane made on it.
@@ -139,6 +143,36 @@ pub(crate) struct QuarantineView {
     pub(crate) until: u64,
 }
 
+/// The mode of a macvlan link, as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LinkMode {
+    /// The kernel switches between siblings by itself.
+    Bridge,
+    /// Every frame reaches the parent.
+    Vepa,
+    /// Children never talk to each other.
+    Private,
+    /// The link takes the whole parent.
+    Passthru,
+    /// The link gets what a list of source MACs sends to the parent, whatever its destination. No network
+    /// of maclane has it.
+    Source,
+}
+
+impl LinkMode {
+    /// The mode of a link that was found; of the kernel's modes a network can have all but `source`.
+    pub(crate) fn of(mode: Option<Mode>) -> Self {
+        match mode {
+            Some(Mode::Bridge) => Self::Bridge,
+            Some(Mode::Auto | Mode::Vepa) => Self::Vepa,
+            Some(Mode::Private) => Self::Private,
+            Some(Mode::Passthru) => Self::Passthru,
+            None => Self::Source,
+        }
+    }
+}
+
 /// Who made a child's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -169,7 +203,7 @@ pub(crate) struct ChildView {
     /// What it is made of.
     pub(crate) kind: Kind,
     /// Its macvlan mode; absent for `veth`, or where it cannot be seen.
-    pub(crate) mode: Option<Mode>,
+    pub(crate) mode: Option<LinkMode>,
     /// Where it lives; absent where that cannot be found out.
     pub(crate) netns: Option<String>,
     /// The name of its interface in there.
@@ -187,7 +221,7 @@ pub(crate) struct ChildView {
     /// Its port in the dataplane; absent while it has none.
     pub(crate) port: Option<u16>,
     /// `up`, `down`, `no namespace` while its namespace does not exist, `gone` while its parent or its
-    /// link does not, or `isolated` for the link of a child that the store has no record of.
+    /// link does not, or `isolated` for a link that maclane has not made and no frame of which passes.
     pub(crate) state: String,
     /// While its namespace does not exist: until when its addresses are kept for it, in seconds
     /// since 1970. Then it is removed.

@@ -29,11 +29,21 @@ pub(crate) fn watch() -> Result<Watch> {
     Ok(Watch { events, _connection: Task::spawn(connection) })
 }
 
+/// Watches links come and change in this namespace alone. An event of [`watch`] does not say of which
+/// namespace it is, and the owner of another one can make links there that look like one of this.
+pub(crate) fn watch_own() -> Result<Watch> {
+    let (mut connection, _, events) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+    connection.socket_mut().socket_mut().set_rx_buf_sz(4 << 20)?;
+    Ok(Watch { events, _connection: Task::spawn(connection) })
+}
+
 /// What has changed.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A link came or changed. In whose namespace it is, the event does not say.
     Link(Box<Link>),
+    /// A link came or changed in the daemon's own namespace ([`watch_own`]).
+    Own(Box<Link>),
     /// A link has gone.
     Gone(Box<Link>),
     /// A filter or a qdisc of the link with this index has gone, in whichever namespace.

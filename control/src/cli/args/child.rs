@@ -37,6 +37,15 @@ Examples:
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
+    /// Adopt a macvlan link that is isolated because it is not known who made it
+    ///
+    /// It may do from then on what it could do without maclane, until it is removed.
+    #[command(after_help = "Example:\n  maclane child adopt eth0/02:42:c0:a8:32:09")]
+    Adopt {
+        /// The link, as `maclane child ls` shows it: PARENT/MAC
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
     /// List children, adopted ones (PARENT/MAC) too
     Ls {
         /// Only those of this network
