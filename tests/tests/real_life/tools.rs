@@ -70,8 +70,8 @@ fn arping_works_without_trust() {
                 (Tap::open(&site.lan.router.ns, "eth0"), Tap::open(&sibling.ns, "eth0"));
             let (said, is_content) = arping(&child.ns, options, OWN);
             assert!(is_content, "{options}: {said}");
-            let head = [&ETHERNET.to_be_bytes()[..], &[8, 0, 6, 4, 0, operation]].concat();
-            let own = [&head[..], &child.mac.0, &OWN.octets()].concat();
+            let begin = [&ETHERNET.to_be_bytes()[..], &[8, 0, 6, 4, 0, operation]].concat();
+            let own = [&begin[..], &child.mac.0, &OWN.octets()].concat();
             for tap in [wire, beside] {
                 let heard = tap.find(SOON, |f| f.ethertype == ARP && f.payload.starts_with(&own));
                 assert!(heard.is_some(), "{options} is not heard");

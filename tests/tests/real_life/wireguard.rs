@@ -1,4 +1,4 @@
-//! WireGuard: `wireguard-go`, which needs no module of the kernel.
+//! `WireGuard`: `wireguard-go`, which needs no module of the kernel.
 
 use std::{
     fs,
@@ -65,7 +65,7 @@ impl End {
     }
 }
 
-/// A tunnel of WireGuard from an enforced child to the wire carries addresses that the child has no
+/// A tunnel of `WireGuard` from an enforced child to the wire carries addresses that the child has no
 /// right to outside of it.
 #[test]
 fn wireguard_works_without_trust() {
