@@ -91,6 +91,8 @@ fn no_checksum_is_written_where_headers_are_checked() {
         // What is still to be made on the way to the router, is made here.
         wire.offload("router", "tx", false);
         let evil = &site.evil.ns;
+        // Bridge and tap device have nothing to say of their own.
+        evil.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
         evil.bridge("br0");
         let tun = Tun::open(evil, "tap0");
         evil.enslave("tap0", "br0");
