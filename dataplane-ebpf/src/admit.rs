@@ -26,12 +26,14 @@ use dataplane_common::{
 };
 
 use crate::{
-    count::{Size, count_drop, rx},
+    checksum::{ends_behind, is_partial, maclane_checksum_end},
+    count::{Size, rx},
     maps::settings,
     offence::note,
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
+    tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
 
@@ -165,7 +167,26 @@ const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
 /// False for a frame that a child may not send: it has been counted then.
 #[inline(always)]
 pub(crate) fn admit(skb: *mut __sk_buff, origin: Origin) -> bool {
-    is_plain_of(skb, origin.from) || maclane_admit(skb, origin.pack()) == 0
+    maclane_unfinished(skb, origin.pack()) == 0
+        && (is_plain_of(skb, origin.from) || maclane_admit(skb, origin.pack()) == 0)
+}
+
+/// Drops a frame of a child if a checksum is still to be written into what is checked; not 0 if it was.
+/// Where security only logs, none is looked for: that would damage the frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_unfinished(skb: *mut __sk_buff, origin: u32) -> i32 {
+    let origin = Origin::unpack(origin);
+    let checks = policy(origin.from).map_or(0, |policy| policy.checks);
+    let enforced = checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET) == check_flag::ENFORCE;
+    if !enforced || checks & ALWAYS == 0 || !is_partial(skb) {
+        return 0;
+    }
+    if ends_behind(skb, maclane_checksum_end(skb)) {
+        0
+    } else {
+        refuse(skb, origin, DropReason::HiddenHeader)
+    }
 }
 
 /// True for a frame of a port that need not be looked at more closely.
@@ -292,9 +313,7 @@ fn limited(skb: *mut __sk_buff) -> Option<Limited> {
 /// Drops a frame.
 #[inline(always)]
 pub(crate) fn refuse(skb: *mut __sk_buff, origin: Origin, reason: DropReason) -> i32 {
-    count_drop(reason, Size::of_skb(skb));
-    note(skb, origin.from, reason, true);
-    follow(skb, origin, reason, 0);
+    maclane_drop(skb, Origin { flags: 0, ..origin }.pack(), reason as u32);
     1
 }
 

@@ -374,7 +374,7 @@ pub(crate) fn drop_of(skb: Skb, hook: Hook, from: u16, reason: DropReason) -> i3
 /// it (`Documentation/bpf/verifier.rst`).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_drop(skb: *mut __sk_buff, origin: u32, reason: u32) -> i32 {
+pub(crate) extern "C" fn maclane_drop(skb: *mut __sk_buff, origin: u32, reason: u32) -> i32 {
     let (skb, origin) = (Skb(skb), Origin::unpack(origin));
     #[allow(clippy::cast_possible_truncation, reason = "a reason")]
     let reason = DropReason::from_raw(reason as u8);

@@ -203,7 +203,8 @@ fn read_u16(bytes: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// The one's complement sum of RFC 1071, over an even number of bytes.
-pub(crate) fn internet_checksum(bytes: &[u8]) -> u16 {
+#[must_use]
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {

@@ -39,6 +39,7 @@ pub mod tap;
 pub mod tcp;
 pub mod topology;
 pub mod traffic;
+pub mod tun;
 pub mod xsk;
 
 use std::{

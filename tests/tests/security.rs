@@ -11,6 +11,8 @@ mod attacks_l2;
 mod attacks_v6;
 #[path = "security/bypass.rs"]
 mod bypass;
+#[path = "security/checksum.rs"]
+mod checksum;
 #[path = "security/floods.rs"]
 mod floods;
 #[path = "security/identity.rs"]

@@ -109,6 +109,18 @@ impl Program {
         Self::start(ns, line, &[("conf", conf)])
     }
 
+    /// `dhcrelay`, which relays DHCP, with its options.
+    #[track_caller]
+    pub(crate) fn dhcrelay(ns: &Netns, options: &str) -> Self {
+        Self::start(ns, &format!("dhcrelay -4 -d --no-pid {options}"), &[])
+    }
+
+    /// `wireguard-go`, which makes an interface and carries what goes through it.
+    #[track_caller]
+    pub(crate) fn wireguard(ns: &Netns, ifname: &str) -> Self {
+        Self::start(ns, &format!("wireguard-go --foreground {ifname}"), &[])
+    }
+
     /// `avahi-daemon`, which tells that it is `name`.local. It keeps its process id at a place that
     /// cannot be chosen.
     #[track_caller]

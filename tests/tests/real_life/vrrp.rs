@@ -1,8 +1,8 @@
 //! VRRP (RFC 9568): `keepalived` in two children.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, thread, time::Duration};
 
-use tests::eventually;
+use tests::{eventually, netns::Netns, patience};
 
 use crate::{
     programs::Program,
@@ -61,5 +61,50 @@ fn an_address_of_two_real_vrrp_routers_is_where_its_master_is() {
         master.stop();
         moves_to(&site, (&two, &one), &everybody);
         drop(backup);
+    }
+}
+
+/// Whether a router has the shared address, on whichever of its interfaces.
+fn is_master(router: &Member) -> bool {
+    router.ns.ip("-4 address").contains(&format!("{SHARED}/"))
+}
+
+/// With a virtual MAC (`use_vmac`) a macvlan child is a router where it is trusted with `ip`: a router on the
+/// wire hears it and waits until it has ended, and wire and host reach the master. Siblings do not:
+/// `keepalived` makes its interface a macvlan in private mode. Without trust the interface is not heard.
+#[test]
+fn a_virtual_mac_of_vrrp_needs_trust_with_ip() {
+    for (kind, trust) in [(KINDS[0], "ip"), (KINDS[1], "none"), (KINDS[1], "ip")] {
+        eprintln!("{kind} --trust {trust}");
+        let site = Site::new(kind, false);
+        let child = site.member("child", &format!("--ip 192.168.50.101/24 --trust {trust}"));
+        let ns = Netns::without_ipv6();
+        ns.veth("eth0", &site.lan.wire, "peer");
+        site.lan.wire.enslave("peer", "wire");
+        ns.address("eth0", "192.168.50.2/24");
+        let wire = Member { name: "wire".to_owned(), mac: ns.mac("eth0"), ns };
+        let master = router(&child, 150, "use_vmac vrrp.51\n");
+        eventually("the child is the master", SOON, || is_master(&child));
+        let _backup = router(&wire, 100, "");
+        if trust == "none" {
+            eventually("the router on the wire is a master, too", SOON, || is_master(&wire));
+            let drops = site.daemon.json(&["drops"]);
+            let rows = drops.as_array().expect("a list").iter();
+            let refused = rows.filter(|row| row["reason"] == "source_ip");
+            assert!(refused.count() > 0, "what it announces is counted: {drops}");
+            continue;
+        }
+        let others = [&site.lan.router.ns, &site.lan.hosts[0].ns];
+        for from in others {
+            reaches_soon(from, SHARED);
+        }
+        // Longer than a backup waits for its master.
+        thread::sleep(patience(Duration::from_secs(2)));
+        assert!(!is_master(&wire), "the router on the wire hears the child");
+        master.stop();
+        eventually("the router on the wire is the master", SOON, || is_master(&wire));
+        for from in others {
+            reaches_soon(from, SHARED);
+        }
     }
 }

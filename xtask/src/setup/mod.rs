@@ -63,6 +63,13 @@ const REAL_TOOLS: &[Tool] = &[
     Tool { program: "keepalived", package: "keepalived" },
     Tool { program: "avahi-daemon", package: "avahi-daemon" },
     Tool { program: "tshark", package: "tshark" },
+    Tool { program: "arping", package: "iputils-arping" },
+    Tool { program: "dhcrelay", package: "isc-dhcp-relay" },
+    Tool { program: "nmap", package: "nmap" },
+    Tool { program: "ss", package: "iproute2" },
+    Tool { program: "iptables", package: "iptables" },
+    Tool { program: "wg", package: "wireguard-tools" },
+    Tool { program: "wireguard-go", package: "wireguard-go" },
 ];
 
 /// Servers that would serve, or say on the machine's own LAN who it is.
@@ -73,6 +80,7 @@ const REAL: Services = Services {
         ("keepalived", "keepalived.service"),
         ("avahi-daemon", "avahi-daemon.service"),
         ("avahi-daemon", "avahi-daemon.socket"),
+        ("dhcrelay", "isc-dhcp-relay.service"),
     ],
 };
 

@@ -38,6 +38,7 @@ const MODULES: &[&str] = &[
     "net/sched/sch_ingress",
     "net/sched/cls_bpf",
     "net/sched/act_mirred",
+    "drivers/net/tun",
     "drivers/net/veth",
     "drivers/net/macvlan",
     "drivers/net/bonding/bonding",
