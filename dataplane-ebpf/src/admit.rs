@@ -32,6 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
+    skb::PLAIN_LEN,
     trace::{Origin, Was, trace},
 };
 
@@ -201,14 +202,13 @@ pub(crate) extern "C" fn maclane_bypass(skb: *mut __sk_buff, origin: u32) -> i32
 /// that is checked, plain TCP or UDP from the port's first IPv4 address.
 #[inline(always)]
 fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
-    const WANTED: usize = 38;
     // SAFETY: the program's context; the verifier rewrites the accesses.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + WANTED > end {
+    if data + PLAIN_LEN > end {
         return false;
     }
     // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-    let bytes = unsafe { &*(data as *const [u8; WANTED]) };
+    let bytes = unsafe { &*(data as *const [u8; PLAIN_LEN]) };
     if bytes[0] & 1 != 0 {
         return false;
     }

@@ -6,8 +6,8 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{
         bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head,
-        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use dataplane_common::{
@@ -94,7 +94,34 @@ extern "C" fn maclane_retag(skb: *mut __sk_buff, have: u32, want: u32) -> i32 {
     i32::from(Skb(skb).retag(Tag::from_raw(have), Tag::from_raw(want)).is_err())
 }
 
+/// Copies all of a frame into its linear part; 0 if that was done. A function of its own, so that the
+/// verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_gather(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: helper on the program's context; the verifier rewrites the access.
+    unsafe { bpf_skb_pull_data(skb, (*skb).len) as i32 }
+}
+
+/// As much of a frame as is read of a plain one: Ethernet, IPv4 without options, the ports.
+pub(crate) const PLAIN_LEN: usize = 38;
+
 impl Skb {
+    /// Copies a frame whose headers are not in its linear part there, all of it. To be called before
+    /// anything is read of it.
+    ///
+    /// What a kernel makes has its headers there. Only a sender that shares its memory with the kernel has
+    /// not (`net/packet/af_packet.c`, `tpacket_fill_skb`), and could change what was checked.
+    #[inline(always)]
+    pub(crate) fn gather(self) {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if data + PLAIN_LEN > end {
+            // What is refused remains too short to be read.
+            maclane_gather(self.0);
+        }
+    }
+
     field! {
         /// The mark.
         mark: mark;

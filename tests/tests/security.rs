@@ -23,3 +23,5 @@ mod pinned;
 mod site;
 #[path = "security/table.rs"]
 mod table;
+#[path = "security/ways.rs"]
+mod ways;

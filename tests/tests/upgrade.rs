@@ -150,7 +150,8 @@ fn another_way_of_attaching_replaces_the_first() {
     }
     let mut site = begin(Setup { arguments: &["--tc", "tcx"], ..Setup::default() });
     assert_eq!(programs_of(&site), (2, 0));
-    for (tc, programs, identity) in [("clsact", (0, 2), "mac"), ("tcx", (2, 0), kernel::identity())] {
+    for (tc, programs, identity) in [("clsact", (0, 2), "mac"), ("tcx", (2, 0), kernel::identity())]
+    {
         site.daemon.stop();
         site.daemon.set_arguments(&["--tc", tc]);
         site.daemon.launch();
