@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use dataplane_common::{
     DropReason, Frame, Verdict,
@@ -18,8 +18,8 @@ use dataplane_common::{
     llc::{Carries, carries},
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{
-        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, Payload, UDP, Upper, may_be_icmpv6,
-        step_packed, upper,
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, IPV6_HLEN, Payload, UDP, Upper,
+        may_be_icmpv6, step_packed, upper,
     },
     security::{Account, Sender, Use, is_heard, names, settle},
     trace::{Hook, traced_flag},
@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::PLAIN_LEN,
+    skb::{PLAIN_LEN, Skb},
     trace::{Origin, Was, trace},
 };
 
@@ -221,6 +221,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
             bytes[14] == 0x45
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
+                && Skb(skb).is_of_ip_socket()
                 && (protocol == TCP
                     || protocol == UDP
                         && word(20) & 0x1fff == 0
@@ -251,6 +252,9 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     if limited.is_multicast && !is_within_of(from, limited.limit, is_early) {
         return refuse(skb, origin, DropReason::Storm);
     }
+    if maclane_sums_elsewhere(skb, from.into()) != 0 {
+        return refuse(skb, origin, DropReason::HiddenHeader);
+    }
     let found = inspect(skb, from);
     if found == 0 {
         return 0;
@@ -266,6 +270,73 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
         follow(skb, origin, reason, traced_flag::LOGGED);
     }
     0
+}
+
+/// Not 0 for a frame whose checksum the kernel, or the NIC, would write where its sender has chosen, and not
+/// into the header that was checked: the addresses would be others on the wire. Such a frame is spoilt.
+///
+/// Sockets of IP choose no place. Packet sockets, tap and tun devices do (`struct virtio_net_hdr`), and of a
+/// frame without a socket it is not known what made it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let from = from as u16;
+    let Some(policy) = policy(from) else { return 0 };
+    let enforced = policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET);
+    if enforced != check_flag::ENFORCE || Skb(skb).is_of_ip_socket() || !is_unfinished(skb) {
+        return 0;
+    }
+    let Some(place) = place(skb, from) else { return 1 };
+    let (bytes, offset) = (SkbBytes(skb), u32::from(place.offset));
+    // A kernel leaves no checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`), nor behind
+    // extension headers.
+    let (protocol, at) = match place.extra {
+        ETH_P_IPV4 => {
+            let Some(header) = bytes.load::<10>(offset) else { return 1 };
+            let fragment = header[6] & 0x3f | header[7];
+            (u16::from(header[9]) | u16::from(fragment) << 8, u32::from(header[0] & 0xf) * 4)
+        }
+        ETH_P_IPV6 => {
+            let Some([next]) = bytes.load::<1>(offset + 6) else { return 1 };
+            (u16::from(next), IPV6_HLEN)
+        }
+        _ => return 1,
+    };
+    // Where the checksum is (RFC 9293, section 3.1; RFC 768).
+    let sum = match protocol {
+        TCP_ONLY => offset + at + 16,
+        UDP_ONLY => offset + at + 6,
+        _ => return 1,
+    };
+    // The kernel cuts no frame before the end of a checksum that is still to be made
+    // (`net/core/filter.c`, `__bpf_skb_min_len`): it refuses to cut this one in the middle of its own.
+    // SAFETY: helper on the program's context.
+    let cut = unsafe { bpf_skb_change_tail(skb, sum + 1, 0) };
+    u32::from(cut != -EINVAL)
+}
+
+/// The protocols, of a packet that is no fragment.
+const TCP_ONLY: u16 = TCP as u16;
+const UDP_ONLY: u16 = UDP as u16;
+
+/// `EINVAL`.
+const EINVAL: i64 = 22;
+
+/// True for a frame whose checksum is still to be made (`CHECKSUM_PARTIAL`): in such a one the kernel changes
+/// no checksum (`net/core/utils.c`, `inet_proto_csum_replace4`). It is tried on the bytes of the `EtherType`.
+/// True, too, if the kernel refuses to change them back.
+#[inline(always)]
+fn is_unfinished(skb: *mut __sk_buff) -> bool {
+    const AT: u32 = 12;
+    let bytes = SkbBytes(skb);
+    let Some(before) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    // SAFETY: helper on the program's context; 2 is the size of the field.
+    unsafe { bpf_l4_csum_replace(skb, AT, 0, 1, 2) };
+    let Some(after) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    // SAFETY: `before` holds the two bytes.
+    let restored = unsafe { bpf_skb_store_bytes(skb, AT, (&raw const before).cast(), 2, 0) };
+    after == before || restored != 0
 }
 
 /// Tells whoever traces of a frame that its port may not send.

@@ -41,6 +41,10 @@ const UDP_PORTS: usize = ETH_HLEN + 20;
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
+/// `include/linux/socket.h`.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
 /// The kernel refused: no memory, a full queue, a device that is down.
 pub(crate) struct Refused;
 
@@ -144,6 +148,20 @@ impl Skb {
         // SAFETY: the program's context; the verifier rewrites the access to a pointer that may be
         // null (`net/core/filter.c`, `bpf_skb_is_valid_access`).
         unsafe { !(*self.0).__bindgen_anon_2.sk.is_null() }
+    }
+
+    /// True for a frame of a socket of IPv4 or IPv6.
+    #[inline(always)]
+    pub(crate) fn is_of_ip_socket(self) -> bool {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.0).__bindgen_anon_2.sk };
+        if socket.is_null() {
+            return false;
+        }
+        // SAFETY: the verifier rewrites the access.
+        let family = unsafe { (*socket).family };
+        // One comparison, for the verifier: the two differ in one bit.
+        family | (AF_INET ^ AF_INET6) == AF_INET6
     }
 
     /// Removes what the guard, the child's owner or the host have written beside the frame.
@@ -259,7 +277,18 @@ impl Skb {
     /// The frame, and what it carries; `None` if it is too short.
     #[inline(always)]
     pub(crate) fn parsed(self) -> Option<(Frame, Payload)> {
-        let Frame { dst, src, .. } = self.seen()?.0;
+        self.tagged(&self.seen()?.0)
+    }
+
+    /// [`Self::parsed`], of a frame that was [gathered](Self::gather).
+    #[inline(always)]
+    pub(crate) fn gathered(self) -> Option<(Frame, Payload)> {
+        self.tagged(&self.linear()?.0)
+    }
+
+    /// A frame of which the tag is read again, and what it carries.
+    #[inline(always)]
+    fn tagged(self, &Frame { dst, src, .. }: &Frame) -> Option<(Frame, Payload)> {
         // What comes back is a number that the verifier knows nothing of: it need not follow each form
         // that a tag can have to the end.
         let word = maclane_parse(self.0);

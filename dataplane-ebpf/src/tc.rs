@@ -164,7 +164,7 @@ fn maclane_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     skb.gather();
     let provenance = provenance(skb);
-    let Some((frame, payload)) = skb.parsed() else {
+    let Some((frame, payload)) = skb.gathered() else {
         // Without a source MAC only its stamp or its socket can say that a child sent it.
         let from = if provenance.stamp != NO_STAMP {
             provenance.stamp
@@ -242,7 +242,7 @@ fn maclane_port(ctx: TcContext) -> i32 {
     if !admit(skb.0, Origin::new(from, Told::Port)) {
         return END;
     }
-    match skb.parsed() {
+    match skb.gathered() {
         Some((frame, payload)) => act(skb, Hook::HostEnd, &frame, payload, from),
         None => finish(skb, Hook::HostEnd, from, runt(from)),
     }

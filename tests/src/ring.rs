@@ -18,9 +18,11 @@ const PACKET_VERSION: i32 = 10;
 const PACKET_TX_RING: i32 = 13;
 const SEND_REQUEST: u32 = 1;
 
-/// Bytes of a slot, and slots.
+/// Bytes of a slot.
 const SLOT: usize = 2048;
-const SLOTS: usize = 8;
+
+/// Slots of a ring.
+pub const SLOTS: usize = 8;
 
 /// The layout of a slot's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,8 @@ mod floods;
 mod identity;
 #[path = "security/life.rs"]
 mod life;
+#[path = "security/memory.rs"]
+mod memory;
 #[path = "security/pinned.rs"]
 mod pinned;
 #[path = "security/site.rs"]
