@@ -155,7 +155,6 @@ impl Ring {
     }
 
     fn word(&self, slot: usize, place: usize) -> &AtomicU32 {
-        #[expect(clippy::cast_ptr_alignment, reason = "slots and the fields in them are aligned")]
         let word = self.at(slot, place).cast();
         // SAFETY: inside the mapping, which lives as long as `self`.
         unsafe { AtomicU32::from_ptr(word) }
