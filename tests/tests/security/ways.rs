@@ -371,9 +371,9 @@ fn packets(site: &Site) -> Vec<Way<'_>> {
     ns.ip("address add fd99::1/64 dev lo nodad");
     ns.ip(&format!("sr tunsrc set {from6}"));
     let segments = format!("encap seg6 mode encap segs {to6} dev eth0");
-    let routed =
+    let added =
         ns.exec(&[&["ip", "-6", "route", "add", "fd77::/64"], &words(&segments)[..]].concat());
-    if routed.status.success() {
+    if added.status.success() {
         let socket = ns.enter(|| UdpSocket::bind("[fd99::1]:0").expect("its own address"));
         ways.push(Way::packet("seg6", move |token| {
             let to = SocketAddr::from((Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1), 5001));
