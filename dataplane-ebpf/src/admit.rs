@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use dataplane_common::{
     DropReason, Frame, Verdict,
@@ -18,21 +18,21 @@ use dataplane_common::{
     llc::{Carries, carries},
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{
-        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, Payload, UDP, Upper, may_be_icmpv6,
-        step_packed, upper,
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, IPV6_HLEN, Payload, UDP, Upper,
+        may_be_icmpv6, step_packed, upper,
     },
     security::{Account, Sender, Use, is_heard, names, settle},
     trace::{Hook, traced_flag},
 };
 
 use crate::{
-    checksum::{ends_behind, is_partial, maclane_checksum_end},
     count::{Size, rx},
     maps::settings,
     offence::note,
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
+    skb::{PLAIN_LEN, Skb},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -167,26 +167,7 @@ const MESSAGES: u16 = check_flag::LEARN4 | check_flag::LEARN6;
 /// False for a frame that a child may not send: it has been counted then.
 #[inline(always)]
 pub(crate) fn admit(skb: *mut __sk_buff, origin: Origin) -> bool {
-    maclane_unfinished(skb, origin.pack()) == 0
-        && (is_plain_of(skb, origin.from) || maclane_admit(skb, origin.pack()) == 0)
-}
-
-/// Drops a frame of a child if a checksum is still to be written into what is checked; not 0 if it was.
-/// Where security only logs, none is looked for: that would damage the frame.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn maclane_unfinished(skb: *mut __sk_buff, origin: u32) -> i32 {
-    let origin = Origin::unpack(origin);
-    let checks = policy(origin.from).map_or(0, |policy| policy.checks);
-    let enforced = checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET) == check_flag::ENFORCE;
-    if !enforced || checks & ALWAYS == 0 || !is_partial(skb) {
-        return 0;
-    }
-    if ends_behind(skb, maclane_checksum_end(skb)) {
-        0
-    } else {
-        refuse(skb, origin, DropReason::HiddenHeader)
-    }
+    is_plain_of(skb, origin.from) || maclane_admit(skb, origin.pack()) == 0
 }
 
 /// True for a frame of a port that need not be looked at more closely.
@@ -222,14 +203,13 @@ pub(crate) extern "C" fn maclane_bypass(skb: *mut __sk_buff, origin: u32) -> i32
 /// that is checked, plain TCP or UDP from the port's first IPv4 address.
 #[inline(always)]
 fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
-    const WANTED: usize = 38;
     // SAFETY: the program's context; the verifier rewrites the accesses.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + WANTED > end {
+    if data + PLAIN_LEN > end {
         return false;
     }
     // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-    let bytes = unsafe { &*(data as *const [u8; WANTED]) };
+    let bytes = unsafe { &*(data as *const [u8; PLAIN_LEN]) };
     if bytes[0] & 1 != 0 {
         return false;
     }
@@ -242,6 +222,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
             bytes[14] == 0x45
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
+                && Skb(skb).is_of_ip_socket()
                 && (protocol == TCP
                     || protocol == UDP
                         && word(20) & 0x1fff == 0
@@ -272,6 +253,9 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     if limited.is_multicast && !is_within_of(from, limited.limit, is_early) {
         return refuse(skb, origin, DropReason::Storm);
     }
+    if maclane_sums_elsewhere(skb, from.into()) != 0 {
+        return refuse(skb, origin, DropReason::HiddenHeader);
+    }
     let found = inspect(skb, from);
     if found == 0 {
         return 0;
@@ -287,6 +271,73 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
         follow(skb, origin, reason, traced_flag::LOGGED);
     }
     0
+}
+
+/// Not 0 for a frame whose checksum the kernel, or the NIC, would write where its sender has chosen, and not
+/// into the header that was checked: the addresses would be others on the wire. Such a frame is spoilt.
+///
+/// Sockets of IP choose no place. Packet sockets, tap and tun devices do (`struct virtio_net_hdr`), and of a
+/// frame without a socket it is not known what made it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a port")]
+    let from = from as u16;
+    let Some(policy) = policy(from) else { return 0 };
+    let enforced = policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET);
+    if enforced != check_flag::ENFORCE || Skb(skb).is_of_ip_socket() || !is_unfinished(skb) {
+        return 0;
+    }
+    let Some(place) = place(skb, from) else { return 1 };
+    let (bytes, offset) = (SkbBytes(skb), u32::from(place.offset));
+    // A kernel leaves no checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`), nor behind
+    // extension headers.
+    let (protocol, at) = match place.extra {
+        ETH_P_IPV4 => {
+            let Some(header) = bytes.load::<10>(offset) else { return 1 };
+            let fragment = header[6] & 0x3f | header[7];
+            (u16::from(header[9]) | u16::from(fragment) << 8, u32::from(header[0] & 0xf) * 4)
+        }
+        ETH_P_IPV6 => {
+            let Some([next]) = bytes.load::<1>(offset + 6) else { return 1 };
+            (u16::from(next), IPV6_HLEN)
+        }
+        _ => return 1,
+    };
+    // Where the checksum is (RFC 9293, section 3.1; RFC 768).
+    let sum = match protocol {
+        TCP_ONLY => offset + at + 16,
+        UDP_ONLY => offset + at + 6,
+        _ => return 1,
+    };
+    // The kernel cuts no frame before the end of a checksum that is still to be made
+    // (`net/core/filter.c`, `__bpf_skb_min_len`): it refuses to cut this one in the middle of its own.
+    // SAFETY: helper on the program's context.
+    let cut = unsafe { bpf_skb_change_tail(skb, sum + 1, 0) };
+    u32::from(cut != -EINVAL)
+}
+
+/// The protocols, of a packet that is no fragment.
+const TCP_ONLY: u16 = TCP as u16;
+const UDP_ONLY: u16 = UDP as u16;
+
+/// `EINVAL`.
+const EINVAL: i64 = 22;
+
+/// True for a frame whose checksum is still to be made (`CHECKSUM_PARTIAL`): in such a one the kernel changes
+/// no checksum (`net/core/utils.c`, `inet_proto_csum_replace4`). It is tried on the bytes of the `EtherType`.
+/// True, too, if the kernel refuses to change them back.
+#[inline(always)]
+fn is_unfinished(skb: *mut __sk_buff) -> bool {
+    const AT: u32 = 12;
+    let bytes = SkbBytes(skb);
+    let Some(before) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    // SAFETY: helper on the program's context; 2 is the size of the field.
+    unsafe { bpf_l4_csum_replace(skb, AT, 0, 1, 2) };
+    let Some(after) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    // SAFETY: `before` holds the two bytes.
+    let restored = unsafe { bpf_skb_store_bytes(skb, AT, (&raw const before).cast(), 2, 0) };
+    after == before || restored != 0
 }
 
 /// Tells whoever traces of a frame that its port may not send.

@@ -33,6 +33,7 @@ fn maclane_macvlan(ctx: TcContext) -> i32 {
     // SAFETY: the program's context; the verifier rewrites the access. The guard has just written it.
     let Guarded { port, last } = Guarded::decode(unsafe { (*skb.0).cb[0] });
     count::rx(port, skb.size());
+    skb.gather();
     if let Some(own) = bridge_port(port)
         && !may_reach_siblings(skb, port, &own)
     {

@@ -7,8 +7,6 @@ mod admit;
 #[cfg(target_arch = "bpf")]
 mod ask;
 #[cfg(target_arch = "bpf")]
-mod checksum;
-#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod flood;

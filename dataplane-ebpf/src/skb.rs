@@ -6,8 +6,8 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{
         bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head,
-        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use dataplane_common::{
@@ -40,6 +40,10 @@ const UDP_PORTS: usize = ETH_HLEN + 20;
 
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
+
+/// `include/linux/socket.h`.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 
 /// The kernel refused: no memory, a full queue, a device that is down.
 pub(crate) struct Refused;
@@ -94,7 +98,34 @@ extern "C" fn maclane_retag(skb: *mut __sk_buff, have: u32, want: u32) -> i32 {
     i32::from(Skb(skb).retag(Tag::from_raw(have), Tag::from_raw(want)).is_err())
 }
 
+/// Copies all of a frame into its linear part; 0 if that was done. A function of its own, so that the
+/// verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_gather(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: helper on the program's context; the verifier rewrites the access.
+    unsafe { bpf_skb_pull_data(skb, (*skb).len) as i32 }
+}
+
+/// As much of a frame as is read of a plain one: Ethernet, IPv4 without options, the ports.
+pub(crate) const PLAIN_LEN: usize = 38;
+
 impl Skb {
+    /// Copies a frame whose headers are not in its linear part there, all of it. To be called before
+    /// anything is read of it.
+    ///
+    /// What a kernel makes has its headers there. Only a sender that shares its memory with the kernel has
+    /// not (`net/packet/af_packet.c`, `tpacket_fill_skb`), and could change what was checked.
+    #[inline(always)]
+    pub(crate) fn gather(self) {
+        // SAFETY: the program's context; the verifier rewrites the accesses.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if data + PLAIN_LEN > end {
+            // What is refused remains too short to be read.
+            maclane_gather(self.0);
+        }
+    }
+
     field! {
         /// The mark.
         mark: mark;
@@ -117,6 +148,20 @@ impl Skb {
         // SAFETY: the program's context; the verifier rewrites the access to a pointer that may be
         // null (`net/core/filter.c`, `bpf_skb_is_valid_access`).
         unsafe { !(*self.0).__bindgen_anon_2.sk.is_null() }
+    }
+
+    /// True for a frame of a socket of IPv4 or IPv6.
+    #[inline(always)]
+    pub(crate) fn is_of_ip_socket(self) -> bool {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.0).__bindgen_anon_2.sk };
+        if socket.is_null() {
+            return false;
+        }
+        // SAFETY: the verifier rewrites the access.
+        let family = unsafe { (*socket).family };
+        // One comparison, for the verifier: the two differ in one bit.
+        family | (AF_INET ^ AF_INET6) == AF_INET6
     }
 
     /// Removes what the guard, the child's owner or the host have written beside the frame.
@@ -232,7 +277,18 @@ impl Skb {
     /// The frame, and what it carries; `None` if it is too short.
     #[inline(always)]
     pub(crate) fn parsed(self) -> Option<(Frame, Payload)> {
-        let Frame { dst, src, .. } = self.seen()?.0;
+        self.tagged(&self.seen()?.0)
+    }
+
+    /// [`Self::parsed`], of a frame that was [gathered](Self::gather).
+    #[inline(always)]
+    pub(crate) fn gathered(self) -> Option<(Frame, Payload)> {
+        self.tagged(&self.linear()?.0)
+    }
+
+    /// A frame of which the tag is read again, and what it carries.
+    #[inline(always)]
+    fn tagged(self, &Frame { dst, src, .. }: &Frame) -> Option<(Frame, Payload)> {
         // What comes back is a number that the verifier knows nothing of: it need not follow each form
         // that a tag can have to the end.
         let word = maclane_parse(self.0);

@@ -162,8 +162,9 @@ fn sibling(skb: Skb, from: u16) -> i32 {
 #[inline(always)]
 fn maclane_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
+    skb.gather();
     let provenance = provenance(skb);
-    let Some((frame, payload)) = skb.parsed() else {
+    let Some((frame, payload)) = skb.gathered() else {
         // Without a source MAC only its stamp or its socket can say that a child sent it.
         let from = if provenance.stamp != NO_STAMP {
             provenance.stamp
@@ -237,10 +238,11 @@ fn maclane_port(ctx: TcContext) -> i32 {
         return finish(skb, Hook::HostEnd, NO_PORT, Verdict::Drop(DropReason::NoPort));
     };
     count::rx(from, skb.size());
+    skb.gather();
     if !admit(skb.0, Origin::new(from, Told::Port)) {
         return END;
     }
-    match skb.parsed() {
+    match skb.gathered() {
         Some((frame, payload)) => act(skb, Hook::HostEnd, &frame, payload, from),
         None => finish(skb, Hook::HostEnd, from, runt(from)),
     }

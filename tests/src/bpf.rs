@@ -1,8 +1,13 @@
 //! bpf(2), for programs of a few instructions.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use nix::libc;
@@ -56,6 +61,15 @@ pub fn raw(fd: &OwnedFd) -> u32 {
 }
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_PIN: libc::c_long = 6;
+
+/// Pins a program, so that `tc` can attach it.
+#[track_caller]
+pub fn pin(program: &OwnedFd, path: &Path) {
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path without zeroes");
+    let mut argument = [name.as_ptr().expose_provenance() as u64, pair(raw(program), 0)];
+    bpf(BPF_OBJ_PIN, &mut argument).expect("it can be pinned");
+}
 
 /// Loads a program of a type, by its number in `include/uapi/linux/bpf.h`.
 ///

@@ -32,6 +32,7 @@ pub mod netns;
 pub mod plugin;
 pub mod process;
 pub mod program;
+pub mod ring;
 pub mod room;
 pub mod site;
 pub mod stranger;
@@ -40,6 +41,7 @@ pub mod tcp;
 pub mod topology;
 pub mod traffic;
 pub mod tun;
+pub mod uring;
 pub mod xsk;
 
 use std::{

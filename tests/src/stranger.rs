@@ -1,11 +1,7 @@
 //! Programs of somebody else on a parent: they let every frame pass, and count how often they ran.
 
 use std::{
-    ffi::CString,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::Path,
     process::Command,
 };
@@ -30,7 +26,6 @@ pub enum Hook {
     Xdp,
 }
 
-const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ENABLE_STATS: libc::c_long = 32;
 
@@ -82,9 +77,7 @@ impl Stranger {
     /// Pins it, so that `tc` can attach it.
     #[track_caller]
     pub fn pin(&self, path: &Path) {
-        let name = CString::new(path.as_os_str().as_bytes()).expect("a path without zeroes");
-        let mut argument = [name.as_ptr().expose_provenance() as u64, pair(raw(&self.program), 0)];
-        bpf(BPF_OBJ_PIN, &mut argument).expect("it can be pinned");
+        crate::bpf::pin(&self.program, path);
     }
 
     /// How often it ran.

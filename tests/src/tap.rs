@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     ptr,
     time::{Duration, Instant},
 };
@@ -11,9 +11,8 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use std::os::fd::AsFd as _;
 
-use crate::{frames::Frame, netns::Netns, patience};
+use crate::{frames::Frame, mac::Mac, netns::Netns, patience};
 
 /// Bytes of a packet socket's address.
 #[allow(clippy::cast_possible_truncation, reason = "20")]
@@ -42,6 +41,17 @@ impl Tap {
         match ns.enter(|| open(ifindex)) {
             Ok(socket) => Self { socket },
             Err(error) => panic!("cannot open a tap on {ifname} in {}: {error}", ns.name()),
+        }
+    }
+
+    /// Opens one whose frames the kernel gives their MAC header: [`send_cooked`](Self::send_cooked).
+    #[track_caller]
+    #[must_use]
+    pub fn cooked(ns: &Netns, ifname: &str) -> Self {
+        let ifindex = ns.ifindex(ifname);
+        match ns.enter(|| open_as(libc::SOCK_DGRAM, ifindex)) {
+            Ok(socket) => Self { socket },
+            Err(error) => panic!("cannot open a socket on {ifname} in {}: {error}", ns.name()),
         }
     }
 
@@ -75,23 +85,44 @@ impl Tap {
     /// Sends a frame and tells the kernel that it is of another protocol.
     #[track_caller]
     pub fn send_disguised(&self, frame: &Frame, protocol: u16) {
-        let bytes = frame.to_bytes();
+        let mut to = self.address();
+        to.sll_protocol = protocol.to_be();
+        self.send_to(&frame.to_bytes(), &to);
+    }
+
+    /// The address that it is bound to.
+    #[track_caller]
+    fn address(&self) -> libc::sockaddr_ll {
         // SAFETY: plain data; zero is a valid address.
-        let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = SOCKADDR_LEN;
         let fd = self.socket.as_raw_fd();
-        // SAFETY: `to` and `len` are valid for writes, `to` as long as `len` says.
-        let named = unsafe { libc::getsockname(fd, (&raw mut to).cast(), &raw mut len) };
+        // SAFETY: `address` and `len` are valid for writes, `address` as long as `len` says.
+        let named = unsafe { libc::getsockname(fd, (&raw mut address).cast(), &raw mut len) };
         assert_eq!(named, 0, "a tap has an address");
-        to.sll_protocol = protocol.to_be();
+        address
+    }
+
+    #[track_caller]
+    fn send_to(&self, bytes: &[u8], to: &libc::sockaddr_ll) {
         // SAFETY: the pointers and the lengths are those of `bytes` and `to`, which are only read.
         let sent = unsafe {
-            let (data, to) = (bytes.as_ptr().cast(), (&raw const to).cast());
-            libc::sendto(fd, data, bytes.len(), 0, to, SOCKADDR_LEN)
+            let (data, to) = (bytes.as_ptr().cast(), ptr::from_ref(to).cast());
+            libc::sendto(self.socket.as_raw_fd(), data, bytes.len(), 0, to, SOCKADDR_LEN)
         };
         let error = io::Error::last_os_error();
         let done = sent >= 0 || error.raw_os_error() == Some(libc::ENOBUFS);
         assert!(done, "cannot send: {error}");
+    }
+
+    /// Sends a payload to a station through a socket of kind `SOCK_DGRAM`: the kernel makes the MAC header.
+    #[track_caller]
+    pub fn send_cooked(&self, destination: Mac, protocol: u16, payload: &[u8]) {
+        let mut to = self.address();
+        to.sll_protocol = protocol.to_be();
+        to.sll_halen = 6;
+        to.sll_addr[..6].copy_from_slice(&destination.0);
+        self.send_to(payload, &to);
     }
 
     /// What it sends has this mark from now on (`SO_MARK`).
@@ -117,6 +148,15 @@ impl Tap {
     /// What the kernel says, such as EPERM from a program on the socket's cgroup.
     pub fn vnet_header(&self) -> io::Result<()> {
         set(&self.socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1)
+    }
+
+    /// Sets an option to a number.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn set(&self, level: i32, option: i32, value: i32) -> io::Result<()> {
+        set(&self.socket, level, option, value)
     }
 
     /// Sends bytes as they are.
@@ -205,10 +245,20 @@ impl Tap {
     }
 }
 
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 fn open(ifindex: u32) -> io::Result<OwnedFd> {
+    open_as(libc::SOCK_RAW, ifindex)
+}
+
+fn open_as(kind: i32, ifindex: u32) -> io::Result<OwnedFd> {
     // Protocol 0 hears nothing until the socket is bound, so no frame of another interface
     // gets in.
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: `socket` takes no pointers.
     let socket = checked(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
     // SAFETY: the descriptor is new, so nothing else owns it.

@@ -1,5 +1,5 @@
-//! A tap device whose other end the test holds, as a hypervisor does for its guest: each frame is
-//! preceded by a `struct virtio_net_hdr` (`IFF_VNET_HDR`).
+//! Tap and tun devices (`Documentation/networking/tuntap.rst`): what a program writes, the kernel takes
+//! for received, as from a hypervisor's guest.
 
 use std::{
     fs::File,
@@ -9,7 +9,6 @@ use std::{
 };
 
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
@@ -18,7 +17,9 @@ use crate::{frames::Frame, netns::Netns, patience};
 
 /// `include/uapi/linux/if_tun.h`.
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-const IFF_TAP: u16 = 0x0002;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const IFF_TUN: u16 = 1;
+const IFF_TAP: u16 = 2;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 
@@ -26,8 +27,19 @@ const IFF_VNET_HDR: u16 = 0x4000;
 const NEEDS_CSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
 
-/// Bytes of the header.
+/// Bytes of `struct virtio_net_hdr`.
 const HEADER: usize = 10;
+
+/// What a device hands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Frames.
+    Tap,
+    /// Frames, each behind a `struct virtio_net_hdr`.
+    TapWithHeader,
+    /// IP packets.
+    Tun,
+}
 
 /// `struct virtio_net_hdr`: what the receiver of a frame still has to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,31 +65,37 @@ impl Vnet {
     }
 }
 
-/// A tap device, which goes with this.
+/// A device, which is gone on drop.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
 }
 
 impl Tun {
-    /// Makes a tap device in a namespace and sets it up.
+    /// Makes a device and sets it up.
     #[track_caller]
     #[must_use]
-    pub fn open(ns: &Netns, ifname: &str) -> Self {
-        let opened = ns.enter(|| open(ifname));
-        let file = opened.unwrap_or_else(|e| panic!("cannot make a tap in {}: {e}", ns.name()));
+    pub fn new(ns: &Netns, ifname: &str, kind: Kind) -> Self {
+        let made = ns.enter(|| make(ifname, kind));
+        let tun = made.unwrap_or_else(|e| panic!("cannot make {ifname} in {}: {e}", ns.name()));
         ns.up(ifname);
-        Self { file }
+        tun
     }
 
-    /// Hands in a frame of the guest.
+    /// Hands in bytes.
+    #[track_caller]
+    pub fn write(&self, bytes: &[u8]) {
+        (&self.file).write_all(bytes).expect("the device is up");
+    }
+
+    /// Hands in a frame of the guest, of a [`Kind::TapWithHeader`].
     #[track_caller]
     pub fn send(&self, vnet: Vnet, frame: &[u8]) {
         let bytes = [&vnet.to_bytes()[..], frame].concat();
-        (&self.file).write_all(&bytes).expect("the kernel takes a frame of the guest");
+        self.write(&bytes);
     }
 
-    /// The first frame for the guest that is wanted, if it comes in time.
+    /// The first frame for the guest that is wanted, if it comes in time, of a [`Kind::TapWithHeader`].
     #[track_caller]
     pub fn find(&self, time: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         let deadline = Instant::now() + patience(time);
@@ -98,16 +116,27 @@ impl Tun {
     }
 }
 
-fn open(ifname: &str) -> io::Result<File> {
+fn make(ifname: &str, kind: Kind) -> io::Result<Tun> {
     let file = File::options().read(true).write(true).open("/dev/net/tun")?;
-    // `struct ifreq`: a name, and a union that begins with the flags.
+    let flags = match kind {
+        Kind::Tap => IFF_TAP,
+        Kind::TapWithHeader => IFF_TAP | IFF_VNET_HDR,
+        Kind::Tun => IFF_TUN,
+    };
+    // `struct ifreq`: the name, and the flags behind it.
     let mut request = [0_u8; 40];
     request[..ifname.len()].copy_from_slice(ifname.as_bytes());
-    request[16..18].copy_from_slice(&(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).to_ne_bytes());
-    // SAFETY: `request` is as long as the kernel reads and writes.
-    if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
+    request[16..18].copy_from_slice(&(flags | IFF_NO_PI).to_ne_bytes());
+    control(&file, TUNSETIFF, request.as_mut_ptr().cast())?;
+    if kind == Kind::TapWithHeader {
+        let mut len = i32::try_from(HEADER).expect("it is short");
+        control(&file, TUNSETVNETHDRSZ, (&raw mut len).cast())?;
     }
-    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(file)
+    Ok(Tun { file })
+}
+
+fn control(file: &File, request: libc::c_ulong, argument: *mut libc::c_void) -> io::Result<()> {
+    // SAFETY: the argument is as long as the request reads and writes.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

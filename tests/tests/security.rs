@@ -5,6 +5,8 @@
 mod addresses;
 #[path = "security/attacks.rs"]
 mod attacks;
+#[path = "security/attacks_headers.rs"]
+mod attacks_headers;
 #[path = "security/attacks_l2.rs"]
 mod attacks_l2;
 #[path = "security/attacks_v6.rs"]
@@ -19,6 +21,12 @@ mod floods;
 mod identity;
 #[path = "security/life.rs"]
 mod life;
+#[path = "security/links.rs"]
+mod links;
+#[path = "security/memory.rs"]
+mod memory;
+#[path = "security/options.rs"]
+mod options;
 #[path = "security/origins.rs"]
 mod origins;
 #[path = "security/pinned.rs"]
@@ -27,3 +35,5 @@ mod pinned;
 mod site;
 #[path = "security/table.rs"]
 mod table;
+#[path = "security/ways.rs"]
+mod ways;

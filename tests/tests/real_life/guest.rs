@@ -15,7 +15,7 @@ use tests::{
     patience,
     tap::Tap,
     topology::PARENT,
-    tun::{Tun, Vnet},
+    tun::{Kind, Tun, Vnet},
 };
 
 use crate::site::{KINDS, SOON, Site};
@@ -142,7 +142,7 @@ fn a_guest_with_the_childs_addresses_works() {
         let site = Site::new(kind, false);
         let child = site.member("child", "--ip 192.168.50.101/24");
         let sibling = site.member("sibling", "--ip 192.168.50.102/24");
-        let tun = Tun::open(&child.ns, "tap0");
+        let tun = Tun::new(&child.ns, "tap0", Kind::TapWithHeader);
         for (from, to) in [("eth0", "tap0"), ("tap0", "eth0")] {
             for line in [
                 format!("tc qdisc add dev {from} clsact"),
@@ -168,7 +168,7 @@ fn a_routed_guest_needs_its_prefix_allowed() {
         let site = Site::new(kind, false);
         let child = site.member("child", "--ip 192.168.50.101/24 --allow-ip 10.66.0.0/24");
         let sibling = site.member("sibling", "--ip 192.168.50.102/24");
-        let tun = Tun::open(&child.ns, "tap0");
+        let tun = Tun::new(&child.ns, "tap0", Kind::TapWithHeader);
         child.ns.address("tap0", "10.66.0.1/24");
         child.ns.sysctl("net/ipv4/ip_forward", "1");
         for ns in [&site.lan.router.ns, &site.lan.hosts[0].ns, &sibling.ns] {
@@ -189,7 +189,7 @@ fn a_bridged_guest_needs_trust_with_mac() {
         let site = Site::new(kind, false);
         let own = "--ip 192.168.50.101/24 --allow-ip 192.168.50.130";
         let child = site.member("child", own);
-        let tun = Tun::open(&child.ns, "tap0");
+        let tun = Tun::new(&child.ns, "tap0", Kind::TapWithHeader);
         child.ns.bridge("br0");
         child.ns.enslave("eth0", "br0");
         child.ns.enslave("tap0", "br0");

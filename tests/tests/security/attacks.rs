@@ -9,7 +9,7 @@ use tests::{
 };
 
 use crate::{
-    attacks_l2, attacks_v6,
+    attacks_headers, attacks_l2, attacks_v6,
     site::{STRANGER, Site},
 };
 
@@ -63,6 +63,7 @@ pub(crate) fn all(site: &Site) -> Vec<Attack> {
         .into_iter()
         .chain(attacks_v6::all(site))
         .chain(attacks_l2::all(site))
+        .chain([attacks_headers::all(site)])
         .flatten()
         .collect()
 }

@@ -7,7 +7,7 @@ use tests::{
     frames::{Frame, token},
     tap::Tap,
     topology::PARENT,
-    tun::{Tun, Vnet},
+    tun::{Kind, Tun, Vnet},
 };
 
 use crate::site::{A_WHILE, Attacker, Site, settle};
@@ -94,7 +94,7 @@ fn no_checksum_is_written_where_headers_are_checked() {
         // Bridge and tap device have nothing to say of their own.
         evil.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
         evil.bridge("br0");
-        let tun = Tun::open(evil, "tap0");
+        let tun = Tun::new(evil, "tap0", Kind::TapWithHeader);
         evil.enslave("tap0", "br0");
         evil.enslave("eth0", "br0");
         for (offload, trusted) in [(true, false), (false, false), (false, true)] {

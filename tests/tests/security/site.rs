@@ -139,6 +139,7 @@ pub(crate) struct Site {
     pub(crate) host: Tap,
     pub(crate) daemon: Daemon,
     pub(crate) lan: Lan,
+    pub(crate) attacker: Attacker,
 }
 
 impl Site {
@@ -156,7 +157,7 @@ impl Site {
         let (evil, victim) = (child(EVIL, "lan", 101), child("victim", "lan", 102));
         let (sibling, far) = (child("sibling", "lanv", 103), child("far", "far", 104));
         let (wire, host) = (Tap::open_all(&lan.wire), Tap::open(&lan.hosts[0].ns, PARENT));
-        Self { evil, victim, sibling, far, wire, host, daemon, lan }
+        Self { evil, victim, sibling, far, wire, host, daemon, lan, attacker }
     }
 
     /// All that was heard by now and within [`A_WHILE`], by who heard it.

@@ -26,6 +26,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "nsenter", package: "util-linux" },
     Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "nft", package: "nftables" },
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "sleep", package: "coreutils" },

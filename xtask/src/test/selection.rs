@@ -81,6 +81,8 @@ const IN_MACHINES: &[Selected] = &[
             "no_mark_makes_a_child_its_sibling",
             "the_option_to_bypass_is_refused_to_children",
             "no_checksum_is_written_where_headers_are_checked",
+            "a_ring_cannot_change_what_was_checked",
+            "an_option_that_32_bits_set_is_of_no_use",
             "a_macvlan_that_a_child_makes_on_its_own_is_held_to_the_childs_rules",
             "without_guards_a_macvlan_child_can_be_its_sibling_and_lie_to_those_in_bridge_mode",
             "nobody_on_the_wire_can_say_to_be_a_pinned_gateway",
