@@ -121,7 +121,8 @@ pub(crate) enum Kind {
 )]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
-    /// `bridge` where all children of the parent share one VLAN, else `vepa`.
+    /// `bridge` where all macvlan children of the parent share one VLAN and none has enforced security, else
+    /// `vepa`.
     #[default]
     Auto,
     /// The kernel switches between siblings by itself.

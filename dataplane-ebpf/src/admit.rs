@@ -18,7 +18,7 @@ use dataplane_common::{
     llc::{Carries, carries},
     neighbour::{Kind, halves, is_child, join, message, owner, right, word},
     packet::{
-        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, IPV6_HLEN, Payload, UDP, Upper,
+        Bytes, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, ETH_P_RARP, ICMPV6, Payload, UDP, Upper,
         may_be_icmpv6, step_packed, upper,
     },
     security::{Account, Sender, Use, is_heard, names, settle},
@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::{PLAIN_LEN, Skb},
+    skb::{PLAIN_L4, PLAIN_LEN},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -219,15 +219,19 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
         ETH_P_IPV4 => {
             let source = u32::from_ne_bytes([bytes[26], bytes[27], bytes[28], bytes[29]]);
             let protocol = bytes[23];
-            bytes[14] == 0x45
+            let is_plain = bytes[14] == 0x45
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
-                && Skb(skb).is_of_ip_socket()
                 && (protocol == TCP
                     || protocol == UDP
                         && word(20) & 0x1fff == 0
                         && word(34) != dhcp::SERVER_PORT
-                        && !dhcp::is_port(word(36)))
+                        && !dhcp::is_port(word(36)));
+            let end = if protocol == TCP { TCP_SUM_END } else { UDP_SUM_END };
+            is_plain
+                && (!is_kept_from_sums(policy)
+                    || !is_unfinished(skb)
+                    || sums_end_behind(skb, PLAIN_L4 + end))
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
@@ -273,71 +277,102 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     0
 }
 
-/// Not 0 for a frame whose checksum the kernel, or the NIC, would write where its sender has chosen, and not
-/// into the header that was checked: the addresses would be others on the wire. Such a frame is spoilt.
-///
-/// Sockets of IP choose no place. Packet sockets, tap and tun devices do (`struct virtio_net_hdr`), and of a
-/// frame without a socket it is not known what made it.
+/// Not 0 for a frame with a checksum that is still to be made, and that would be written over what was checked. The
+/// kernel, or the NIC, writes it behind every check, where the sender has chosen: a packet socket, a tap or tun
+/// device (`struct virtio_net_hdr`), or whoever moves headers by traffic control. Such a frame is spoilt.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
-    let Some(policy) = policy(from) else { return 0 };
-    let enforced = policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET);
-    if enforced != check_flag::ENFORCE || Skb(skb).is_of_ip_socket() || !is_unfinished(skb) {
+    let is_enforced = policy(from).is_some_and(is_kept_from_sums);
+    if !is_enforced || !is_unfinished(skb) {
         return 0;
     }
     let Some(place) = place(skb, from) else { return 1 };
     let (bytes, offset) = (SkbBytes(skb), u32::from(place.offset));
-    // A kernel leaves no checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`), nor behind
-    // extension headers.
     let (protocol, at) = match place.extra {
         ETH_P_IPV4 => {
             let Some(header) = bytes.load::<10>(offset) else { return 1 };
-            let fragment = header[6] & 0x3f | header[7];
-            (u16::from(header[9]) | u16::from(fragment) << 8, u32::from(header[0] & 0xf) * 4)
+            // No kernel leaves a checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`).
+            if header[6] & 0x1f | header[7] != 0 {
+                return 1;
+            }
+            (header[9], offset + u32::from(header[0] & 0xf) * 4)
         }
         ETH_P_IPV6 => {
             let Some([next]) = bytes.load::<1>(offset + 6) else { return 1 };
-            (u16::from(next), IPV6_HLEN)
+            match bytes.upper(offset, next) {
+                Upper::At(header) => (header.protocol, header.offset),
+                Upper::Elsewhere | Upper::Hidden => return 1,
+            }
         }
         _ => return 1,
     };
-    // Where the checksum is (RFC 9293, section 3.1; RFC 768).
-    let sum = match protocol {
-        TCP_ONLY => offset + at + 16,
-        UDP_ONLY => offset + at + 6,
-        _ => return 1,
+    let end = match protocol {
+        TCP => at + TCP_SUM_END,
+        UDP => at + UDP_SUM_END,
+        // Looked into, and no kernel leaves a checksum of these to others.
+        ICMP | IGMP | ICMPV6 | PIM => return 1,
+        // Of a packet inside (GRE, IP), which is not looked at.
+        _ => at + 2,
     };
-    // The kernel cuts no frame before the end of a checksum that is still to be made
-    // (`net/core/filter.c`, `__bpf_skb_min_len`): it refuses to cut this one in the middle of its own.
-    // SAFETY: helper on the program's context.
-    let cut = unsafe { bpf_skb_change_tail(skb, sum + 1, 0) };
-    u32::from(cut != -EINVAL)
+    u32::from(!sums_end_behind(skb, end))
 }
 
-/// The protocols, of a packet that is no fragment.
-const TCP_ONLY: u16 = TCP as u16;
-const UDP_ONLY: u16 = UDP as u16;
+/// True if checksums are looked for in what a port sends.
+#[inline(always)]
+fn is_kept_from_sums(policy: &Policy) -> bool {
+    policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET) == check_flag::ENFORCE
+}
 
-/// `EINVAL`.
-const EINVAL: i64 = 22;
+/// Where the checksum ends (RFC 9293, section 3.1).
+const TCP_SUM_END: u32 = 18;
+/// Where the checksum ends (RFC 768).
+const UDP_SUM_END: u32 = 8;
+
+/// `IPPROTO_*` (`include/uapi/linux/in.h`).
+const ICMP: u8 = 1;
+const IGMP: u8 = 2;
+const PIM: u8 = 103;
+
+/// True if the checksum that is still to be made in a frame ends there or behind.
+///
+/// The kernel cuts no frame before the end of such a checksum (`net/core/filter.c`, `__bpf_skb_min_len`): it
+/// refuses to cut this one within it. A frame that it does cut has to be dropped.
+#[inline(always)]
+fn sums_end_behind(skb: *mut __sk_buff, end: u32) -> bool {
+    /// `EINVAL`.
+    const INVALID: i64 = -22;
+    // SAFETY: helper on the program's context.
+    unsafe { bpf_skb_change_tail(skb, end - 1, 0) == INVALID }
+}
 
 /// True for a frame whose checksum is still to be made (`CHECKSUM_PARTIAL`): in such a one the kernel changes
-/// no checksum (`net/core/utils.c`, `inet_proto_csum_replace4`). It is tried on the bytes of the `EtherType`.
+/// no checksum (`net/core/utils.c`, `inet_proto_csum_replace4`). It is tried on the first bytes of the frame.
 /// True, too, if the kernel refuses to change them back.
 #[inline(always)]
 fn is_unfinished(skb: *mut __sk_buff) -> bool {
-    const AT: u32 = 12;
-    let bytes = SkbBytes(skb);
-    let Some(before) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    let Some(before) = first(skb) else { return true };
     // SAFETY: helper on the program's context; 2 is the size of the field.
-    unsafe { bpf_l4_csum_replace(skb, AT, 0, 1, 2) };
-    let Some(after) = bytes.load::<2>(AT).map(u16::from_ne_bytes) else { return true };
+    unsafe { bpf_l4_csum_replace(skb, 0, 0, 1, 2) };
+    if first(skb) == Some(before) {
+        return true;
+    }
     // SAFETY: `before` holds the two bytes.
-    let restored = unsafe { bpf_skb_store_bytes(skb, AT, (&raw const before).cast(), 2, 0) };
-    after == before || restored != 0
+    unsafe { bpf_skb_store_bytes(skb, 0, (&raw const before).cast(), 2, 0) != 0 }
+}
+
+/// The first two bytes of a frame.
+#[inline(always)]
+fn first(skb: *mut __sk_buff) -> Option<u16> {
+    // SAFETY: the program's context; the verifier rewrites the accesses.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + 2 > end {
+        return None;
+    }
+    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
+    Some(u16::from_ne_bytes(unsafe { *(data as *const [u8; 2]) }))
 }
 
 /// Tells whoever traces of a frame that its port may not send.

@@ -41,10 +41,6 @@ const UDP_PORTS: usize = ETH_HLEN + 20;
 /// `PACKET_HOST` (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
-/// `include/linux/socket.h`.
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
-
 /// The kernel refused: no memory, a full queue, a device that is down.
 pub(crate) struct Refused;
 
@@ -110,6 +106,9 @@ extern "C" fn maclane_gather(skb: *mut __sk_buff) -> i32 {
 /// As much of a frame as is read of a plain one: Ethernet, IPv4 without options, the ports.
 pub(crate) const PLAIN_LEN: usize = 38;
 
+/// Where TCP or UDP is in a plain frame.
+pub(crate) const PLAIN_L4: u32 = 34;
+
 impl Skb {
     /// Copies a frame whose headers are not in its linear part there, all of it. To be called before
     /// anything is read of it.
@@ -148,20 +147,6 @@ impl Skb {
         // SAFETY: the program's context; the verifier rewrites the access to a pointer that may be
         // null (`net/core/filter.c`, `bpf_skb_is_valid_access`).
         unsafe { !(*self.0).__bindgen_anon_2.sk.is_null() }
-    }
-
-    /// True for a frame of a socket of IPv4 or IPv6.
-    #[inline(always)]
-    pub(crate) fn is_of_ip_socket(self) -> bool {
-        // SAFETY: as above.
-        let socket = unsafe { (*self.0).__bindgen_anon_2.sk };
-        if socket.is_null() {
-            return false;
-        }
-        // SAFETY: the verifier rewrites the access.
-        let family = unsafe { (*socket).family };
-        // One comparison, for the verifier: the two differ in one bit.
-        family | (AF_INET ^ AF_INET6) == AF_INET6
     }
 
     /// Removes what the guard, the child's owner or the host have written beside the frame.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::Result,
     failpoint::failpoint,
-    model::{Kind, Mac, Mode, NetworkSpec, Trunk},
+    model::{Kind, Mac, Mode, NetworkSpec, Security, Trunk},
     netlink::Netlink,
 };
 
@@ -36,20 +36,25 @@ pub(crate) fn membership(network: &NetworkSpec, trunk: Option<&Trunk>) -> Member
 impl State {
     /// The macvlan mode that a network's children have to be in.
     ///
-    /// In bridge mode the kernel switches between siblings by itself and knows no VLANs, so `auto`
-    /// takes it only where all macvlan children of the parent share one.
+    /// In bridge mode the kernel switches between siblings by itself. It knows no VLANs, so `auto` takes it only
+    /// where all macvlan children of the parent share one. And what the owner of a link can change behind
+    /// its guard, or sends around it, reaches siblings in bridge mode before the parent sees it
+    /// (`drivers/net/macvlan.c`, `macvlan_broadcast`), so `auto` takes it only where none is enforced.
     pub(crate) fn mode_in_force(&self, network: &NetworkSpec) -> Option<Mode> {
         match (network.kind, network.mode) {
             (Kind::Veth, _) => None,
-            (Kind::Macvlan, Mode::Auto) if self.one_vlan(network) => Some(Mode::Bridge),
+            (Kind::Macvlan, Mode::Auto) if self.kernel_may_switch(network) => Some(Mode::Bridge),
             (Kind::Macvlan, Mode::Auto) => Some(Mode::Vepa),
             (Kind::Macvlan, forced) => Some(forced),
         }
     }
 
     /// True if all macvlan children of the network's parent, and those that the network would
-    /// have, share one VLAN.
-    fn one_vlan(&self, network: &NetworkSpec) -> bool {
+    /// have, share one VLAN, and none is enforced.
+    fn kernel_may_switch(&self, network: &NetworkSpec) -> bool {
+        if network.security_of(!network.subnets.is_empty()) == Security::Enforce {
+            return false;
+        }
         let mut vlans = BTreeSet::from([network.vlan]);
         let parent = &network.parent;
         let adopted = |p: &Parent| p.adopted.values().any(|a| !self.is_isolated(parent, a));
@@ -57,11 +62,12 @@ impl State {
             vlans.insert(0);
         }
         for (_, child) in self.children_of(parent) {
-            let spec = &child.record.value.spec;
-            let Ok(network) = self.network(&spec.network) else { continue };
+            let record = &child.record.value;
+            let Ok(network) = self.network(&record.spec.network) else { continue };
             if network.kind == Kind::Macvlan {
                 vlans.insert(network.vlan);
-                if spec.trunk.is_some() {
+                let is_enforced = rights::policy_of(network, record).security == Security::Enforce;
+                if record.spec.trunk.is_some() || is_enforced {
                     return false;
                 }
             }

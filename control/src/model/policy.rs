@@ -204,15 +204,22 @@ pub(crate) struct Policy {
     pub(crate) bindings: BTreeMap<IpAddr, Mac>,
 }
 
+impl NetworkSpec {
+    /// The security of its children that have no word of their own, and have addresses from maclane or not.
+    pub(crate) fn security_of(&self, addressed: bool) -> Security {
+        let default = if addressed { Security::Enforce } else { Security::Off };
+        self.security.unwrap_or(default)
+    }
+}
+
 impl Policy {
     /// What is in force for a child of a network. Its own word goes before its network's. Where neither
     /// says anything about security, a child that is `addressed`, that has addresses from maclane, is
     /// kept to them, and the others are not.
     pub(crate) fn of(network: &NetworkSpec, child: &ChildSpec, addressed: bool) -> Self {
-        let default = if addressed { Security::Enforce } else { Security::Off };
         Self {
             arp: network.arp,
-            security: child.security.or(network.security).unwrap_or(default),
+            security: child.security.unwrap_or_else(|| network.security_of(addressed)),
             trust: child.trust.as_ref().unwrap_or(&network.trust).clone(),
             storm: child.storm.over(network.storm).in_force(),
             max_addresses: child.max_addresses.unwrap_or(network.max_addresses),
