@@ -16,6 +16,14 @@ pub const fn is_port(port: u16) -> bool {
     port.wrapping_sub(SERVER_PORT) <= CLIENT_PORT - SERVER_PORT
 }
 
+/// True for the port of a client or a server of DHCPv6 (RFC 8415, section 7.2).
+#[must_use]
+#[inline(always)]
+pub const fn is_port6(port: u16) -> bool {
+    const CLIENT: u16 = 546;
+    port.wrapping_sub(CLIENT) <= 1
+}
+
 /// `op` of a message from a client (RFC 2131, section 2).
 const BOOTREQUEST: u8 = 1;
 

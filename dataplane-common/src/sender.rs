@@ -215,8 +215,12 @@ pub fn egress_port(frame: &Frame, provenance: &Provenance, tables: &impl Tables)
         return Attribution::port(PORT_HOST);
     }
     let Some(owner) = tables.fdb(frame.src, VLAN_ANY) else {
-        // A kernel sends it by itself (ARP, neighbour discovery), through a link that is not known yet.
-        let is_foreign = came_in == 0 && socket == Socket::NONE && tables.is_closed();
+        // A kernel sends it by itself (ARP, neighbour discovery) through a link that is not known yet, or bridges
+        // it into one. The host bridges nothing untagged to a parent of macvlan links: that is no port of a
+        // bridge (`net/core/dev.c`, `netdev_rx_handler_register`).
+        let is_elsewhere =
+            if came_in == 0 { socket == Socket::NONE } else { frame.tag.vlan() == 0 };
+        let is_foreign = is_elsewhere && tables.is_closed();
         let kind = if is_foreign { Attribution::FOREIGN } else { Attribution::UNKNOWN };
         return Attribution::new(kind, 0);
     };

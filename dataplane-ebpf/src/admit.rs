@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::{PLAIN_L4, PLAIN_LEN},
+    skb::{PLAIN_L4, PLAIN_LEN, Skb},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -247,6 +247,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
 pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 {
     let origin = Origin::unpack(origin);
     let (from, is_early) = (origin.from, origin.hook as u8 == Hook::Guard as u8);
+    Skb(skb).gather_more();
     // One that is too short is counted as that.
     let (Some(_), Some(limited)) = (place(skb, from), limited(skb)) else { return 0 };
     let Some(own) = port(from) else { return 0 };
@@ -254,7 +255,7 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     if word(limited.src) != word(own.mac) && !any_mac {
         return refuse(skb, origin, DropReason::SourceMac);
     }
-    if limited.is_multicast && !is_within_of(from, limited.limit, is_early) {
+    if limited.is_multicast && !is_within_of(from, limited.limit, is_early, Skb(skb).segments()) {
         return refuse(skb, origin, DropReason::Storm);
     }
     if maclane_sums_elsewhere(skb, from.into()) != 0 {
@@ -311,6 +312,8 @@ extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
     };
     let end = match protocol {
         TCP => at + TCP_SUM_END,
+        // Only the first of the messages would be looked into.
+        UDP if Skb(skb).is_segmented() && is_dhcp(bytes, at) => return 1,
         UDP => at + UDP_SUM_END,
         // Looked into, and no kernel leaves a checksum of these to others.
         ICMP | IGMP | ICMPV6 | PIM => return 1,
@@ -318,6 +321,14 @@ extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
         _ => at + 2,
     };
     u32::from(!sums_end_behind(skb, end))
+}
+
+/// True for a message of DHCP or DHCPv6, by the ports of UDP.
+#[inline(always)]
+fn is_dhcp(bytes: SkbBytes, at: u32) -> bool {
+    let Some([a, b, c, d]) = bytes.load::<4>(at) else { return true };
+    let is = |port: u16| dhcp::is_port(port) || dhcp::is_port6(port);
+    is(u16::from_be_bytes([a, b])) || is(u16::from_be_bytes([c, d]))
 }
 
 /// True if checksums are looked for in what a port sends.

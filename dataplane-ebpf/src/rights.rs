@@ -118,7 +118,7 @@ fn add_to_window(port: u16, kind: u32, frames: u32) -> u32 {
 /// half of `port_and_kind`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_within(port_and_kind: u32) -> u32 {
+extern "C" fn maclane_within(port_and_kind: u32, frames: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let (port, kind) = (port_and_kind as u16, port_and_kind >> 16);
     let rate = match kind % EARLY {
@@ -127,7 +127,7 @@ extern "C" fn maclane_within(port_and_kind: u32) -> u32 {
         2 => rate(port, Limit::Unknown),
         _ => STRANGERS,
     };
-    u32::from(rate == 0 || add_to_window(port, kind, 1) <= frames_in_window(rate))
+    u32::from(rate == 0 || add_to_window(port, kind, frames) <= frames_in_window(rate))
 }
 
 /// A port's questions for strangers, each of which is counted.
@@ -171,15 +171,15 @@ fn has_host_room(more: u32) -> bool {
 /// Counts a frame against a limit of a port; false if it is one too many.
 #[inline(always)]
 pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
-    is_within_of(port, limit, false)
+    is_within_of(port, limit, false, 1)
 }
 
-/// [`is_within`]; an `early` frame, which the guard of a child in bridge mode sees, counts on an account of
+/// [`is_within`], of as many frames as one will be cut into; an `early` one, which the guard of a child in bridge mode sees, counts on an account of
 /// its own: the parent counts it again, as it may have been multiplied behind the guard.
 #[inline(always)]
-pub(crate) fn is_within_of(port: u16, limit: Limit, early: bool) -> bool {
+pub(crate) fn is_within_of(port: u16, limit: Limit, early: bool, frames: u32) -> bool {
     let limit = limit as u32 + u32::from(early) * EARLY;
-    maclane_within(u32::from(port) | limit << 16) != 0
+    maclane_within(u32::from(port) | limit << 16, frames) != 0
 }
 
 /// Nanoseconds after which it is noted that an address is still in use.

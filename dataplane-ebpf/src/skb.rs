@@ -103,8 +103,25 @@ extern "C" fn maclane_gather(skb: *mut __sk_buff) -> i32 {
     unsafe { bpf_skb_pull_data(skb, (*skb).len) as i32 }
 }
 
+/// The same of as much of it as is looked into.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_gather_more(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: the program's context; the verifier rewrites the accesses.
+    let (data, end, len) = unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len) };
+    let wanted = if len < LOOKED_INTO { len } else { LOOKED_INTO };
+    if end - data >= wanted as usize {
+        return 0;
+    }
+    // SAFETY: helper on the program's context. What is refused is read where it is.
+    unsafe { bpf_skb_pull_data(skb, wanted) as i32 }
+}
+
 /// As much of a frame as is read of a plain one: Ethernet, IPv4 without options, the ports.
 pub(crate) const PLAIN_LEN: usize = 38;
+
+/// Bytes of a frame that are looked into at most, but for headers that lie behind others.
+const LOOKED_INTO: u32 = 2048;
 
 /// Where TCP or UDP is in a plain frame.
 pub(crate) const PLAIN_L4: u32 = 34;
@@ -123,6 +140,28 @@ impl Skb {
             // What is refused remains too short to be read.
             maclane_gather(self.0);
         }
+    }
+
+    /// Copies what is looked into of a frame into its linear part, which no sender shares (`MSG_ZEROCOPY`, packet
+    /// rings). To be called before anything is read that is checked.
+    #[inline(always)]
+    pub(crate) fn gather_more(self) {
+        maclane_gather_more(self.0);
+    }
+
+    /// How many frames it will be cut into at most (`net/core/gso.c`).
+    #[inline(always)]
+    pub(crate) fn segments(self) -> u32 {
+        // SAFETY: the verifier rewrites the accesses.
+        let (size, len) = unsafe { ((*self.0).gso_size, (*self.0).len) };
+        if size == 0 { 1 } else { len / size + 1 }
+    }
+
+    /// True for a frame that will be cut into several.
+    #[inline(always)]
+    pub(crate) fn is_segmented(self) -> bool {
+        // SAFETY: the verifier rewrites the access.
+        unsafe { (*self.0).gso_size != 0 }
     }
 
     field! {

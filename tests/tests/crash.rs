@@ -119,8 +119,13 @@ impl Site {
             let (vlan, base) = (vlan.to_string(), ["network", "create", name, "--parent", PARENT]);
             // The one in a VLAN has addresses to give back.
             let subnet = ["--subnet", "192.168.50.0/24", "--gateway", "none"];
-            let subnet = if vlan == "0" { &[][..] } else { &subnet };
-            self.daemon.run(&[&base[..], &["--vlan", &vlan, "--kind", kind], subnet].concat());
+            // The kernel switches between the children of the first, until there is one in a VLAN.
+            let more = match name {
+                "lan" => &["--security", "log"][..],
+                "lan10" => &subnet,
+                _ => &[],
+            };
+            self.daemon.run(&[&base[..], &["--vlan", &vlan, "--kind", kind], more].concat());
         }
         self.daemon.child("m", "lan", &self.stays[0], "192.168.50.101/24");
         self.daemon.child("v", "lanv", &self.stays[1], "192.168.50.102/24");

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use tests::{
     daemon::Daemon,
     eventually,
+    netns::Netns,
     topology::{Lan, PARENT},
     traffic::{Ping, assert_reaches},
 };
@@ -66,11 +67,15 @@ fn a_full_port_table_refuses_the_next_child_and_keeps_the_others() {
     let host = &lan.hosts[0].ns;
     let daemon = Daemon::start(host);
     daemon.network("lan", 0, "macvlan");
-    let (first, ns) = (lan.namespace(), lan.namespace());
+    let first = lan.namespace();
     daemon.child("first", "lan", &first, "192.168.50.101/24");
+    // The links of a namespace are listed for each child in it: a thousand in one would list a million.
+    let spaces: Vec<Netns> = (0..32).map(|_| lan.namespace()).collect();
+    let space = |number: usize| &spaces[number % spaces.len()];
     let add = |number: usize| {
         let (name, ifname) = (format!("c{number}"), format!("e{number}"));
-        let child = ["child", "add", &name, "--network", "lan", "--netns", ns.name()];
+        let netns = space(number).name();
+        let child = ["child", "add", &name, "--network", "lan", "--netns", netns];
         daemon.cli(&[&child[..], &["--ifname", &ifname]].concat())
     };
     for number in 1..1024 {
@@ -83,7 +88,7 @@ fn a_full_port_table_refuses_the_next_child_and_keeps_the_others() {
     for word in ["cannot create child \"c1024\"", "eth0", "1024 children", "remove some"] {
         assert!(message.contains(word), "\"{word}\" is not in: {message}");
     }
-    assert!(!ns.has("e1024"));
+    assert!(!space(1024).has("e1024"));
     assert_reaches(host, v4(101));
     daemon.run(&["child", "rm", "c512"]);
     assert!(add(1024).status.success(), "removal makes room");

@@ -369,6 +369,7 @@ mod tests {
         let paths: Vec<_> = description["paths"].as_object().unwrap().keys().collect();
         let expected = [
             "/metrics",
+            "/v1/adoptions/{name}",
             "/v1/bindings",
             "/v1/children",
             "/v1/children/{name}",

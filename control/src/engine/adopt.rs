@@ -83,7 +83,9 @@ impl State {
         if new.is_empty() {
             return Ok(());
         }
-        let mut found = find_links(&self.netlink, ifindex, &new).await;
+        // The kernel keeps no MAC of a link that is down in the filter list, and of several links with one MAC
+        // one is up.
+        let mut found = find_links(&self.netlink, ifindex, &new, |link| link.up).await;
         // Those that had a port before a restart come first, so that nobody else gets it.
         let mut new: Vec<Mac> = new.into_iter().collect();
         new.sort_by_key(|mac| self.port_before_restart(iface, *mac).is_none());
@@ -96,7 +98,7 @@ impl State {
             if found.as_ref().is_some_and(|found| self.is_of_child(iface, found)) {
                 continue;
             }
-            if let Err(e) = self.adopt(iface, mac, found, links) {
+            if let Err(e) = self.adopt(iface, mac, found).await {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
         }
@@ -164,18 +166,6 @@ impl State {
         }
     }
 
-    /// Notes a macvlan link in the host's own namespace, which may be moved from there.
-    pub(crate) fn note_made_here(&mut self, link: &Link) {
-        let is_on = |parent: &super::state::Parent| {
-            parent.link.as_ref().is_some_and(|parent| link.lower == Some(parent.index))
-        };
-        if matches!(link.kind, LinkKind::Macvlan(_)) && link.lower_netns.is_none() {
-            for parent in self.parents.values_mut().filter(|parent| is_on(parent)) {
-                parent.made_here.note(link.index);
-            }
-        }
-    }
-
     /// Looks again at adopted links that may have changed, or moved.
     async fn refresh_adopted(&mut self, iface: &str, ifindex: u32) -> Result<()> {
         let parent = self.parent_mut(iface)?;
@@ -189,17 +179,21 @@ impl State {
         if macs.is_empty() {
             return Ok(());
         }
-        let found = find_links(&self.netlink, ifindex, &macs).await;
-        let parent = self.parent_mut(iface)?;
+        let found = find_links(&self.netlink, ifindex, &macs, |link| link.up).await;
+        let place = |found: &Found| (found.cookie, found.netns_id, found.link.index);
         for (mac, found) in found {
-            if let Some(adopted) = parent.adopted.get_mut(&mac) {
+            let Some(adopted) = self.parent_mut(iface)?.adopted.get_mut(&mac) else { continue };
+            if adopted.found.as_ref().map(place) == Some(place(&found)) {
                 adopted.found = Some(found);
+            } else {
+                // Another link has the MAC now, or the link is elsewhere: a MAC gives no rights.
+                self.release_adopted(iface, mac)?;
             }
         }
         Ok(())
     }
 
-    fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>, links: &[Link]) -> Result<()> {
+    async fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
         let before = self.port_before_restart(iface, mac);
         let port = if let Some(port) = before {
             port
@@ -211,7 +205,10 @@ impl State {
             }
             port
         };
-        let origin = self.origin_of(iface, found.as_ref(), before, links);
+        let origin = self.origin_of(iface, found.as_ref(), before).await;
+        if let Some(found) = &found {
+            self.parent_mut(iface)?.origins.keep(found, &origin);
+        }
         let mut adopted = Adopted {
             port,
             found,
@@ -304,18 +301,21 @@ fn adoption(iface: &str, mac: Mac, port: u16, message: String) -> Event {
     }
 }
 
-/// Finds the macvlan links of a parent that have these MACs, in the namespaces that can be entered.
+/// Finds the macvlan links of a parent that have these MACs and are `wanted`, in the namespaces that can be
+/// entered.
 /// A machine can have hundreds, so it looks no further once it has all.
 pub(crate) async fn find_links(
     own: &Netlink,
     parent: u32,
     macs: &BTreeSet<Mac>,
+    wanted: impl Fn(&Link) -> bool,
 ) -> BTreeMap<Mac, Found> {
     let mut found = BTreeMap::new();
     let is_candidate = |link: &Link| {
         matches!(link.kind, LinkKind::Macvlan(_))
             && link.lower == Some(parent)
             && link.mac.is_some_and(|mac| macs.contains(&mac))
+            && wanted(link)
     };
     // `own` is the ID that the parent's namespace has in the other: an index alone is no proof, as the other
     // may have a link of the same one.

@@ -398,7 +398,7 @@ impl State {
         }
         let link = self.parents.get(&record.parent).and_then(|parent| parent.link.as_ref());
         let (Some(parent), Some(mac)) = (link, record.mac) else { return Ok(()) };
-        let found = find_links(&self.netlink, parent.index, &[mac].into()).await;
+        let found = find_links(&self.netlink, parent.index, &[mac].into(), |_| true).await;
         for found in found.into_values() {
             if found.link.alias.as_deref() == Some(&alias(&record.spec.name)) {
                 let netns = Netns::open_path(&found.netns)?;

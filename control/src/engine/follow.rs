@@ -88,7 +88,7 @@ impl State {
             Change::Lost | Change::NetnsGone => {
                 self.children.values_mut().for_each(|child| child.suspect = true);
             }
-            Change::Own(link) => self.note_made_here(link),
+            Change::Moved(moved) => self.note_moved(*moved),
             Change::Gone(link) => {
                 self.suspect_adopted(link);
                 for child in self.children.values_mut() {
@@ -281,7 +281,7 @@ impl State {
             (Kind::Macvlan, Some(mac)) => {
                 let Some(parent) = &self.parent(&record.parent)?.link else { return Ok(false) };
                 let macs = [mac].into_iter().collect();
-                !find_links(&self.netlink, parent.index, &macs).await.is_empty()
+                !find_links(&self.netlink, parent.index, &macs, |_| true).await.is_empty()
             }
             (Kind::Macvlan, None) => false,
         };

@@ -335,6 +335,10 @@ impl State {
             if let Some(found) = &mut adopted.found {
                 found.link.kind = LinkKind::Macvlan(Some(mode));
             }
+            let found = adopted.found.clone();
+            if let Some(found) = found {
+                self.parent_mut(&iface)?.origins.keep(&found, &LinkOrigin::ThirdParty);
+            }
         }
         self.parent_mut(&iface)?.problems.remove(&Problem::Isolated(mac.to_string()));
         self.sync_modes(&iface).await;

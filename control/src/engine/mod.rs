@@ -139,8 +139,8 @@ impl Engine {
             other => Some(other),
         };
         let told_own = |change| match change {
-            Change::Link(link) => Some(Change::Own(link)),
-            // The other watch tells of these.
+            Change::Moved(_) => Some(change),
+            // The other watch tells of the rest.
             _ => None,
         };
         let listeners = [

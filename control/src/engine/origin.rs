@@ -5,15 +5,24 @@
 //! the parent, and move them to each namespace of which they have a descriptor. What they make must not
 //! get more than the child has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use dataplane_common::abi::{check_flag, port_flag};
+use tokio::time::Instant;
 
-use super::{adopt::Found, children::child_of, rights, state::State};
+use super::{
+    adopt::Found,
+    children::child_of,
+    rights,
+    state::{Child, Parent, State},
+};
 use crate::{
     dataplane::Dataplane,
     model::{Kind, Security},
-    netlink::{Link, LinkKind},
+    netlink::Moved,
     netns::{Netns, NetnsId, Processes},
 };
 
@@ -82,49 +91,70 @@ impl Evidence {
     }
 }
 
-/// The macvlan links that were seen in the host's own namespace, by index, and when last. A link that is
-/// moved keeps its index unless the other namespace has one of it (`net/core/dev.c`,
-/// `__dev_change_net_namespace`).
+/// What is known of the origin of macvlan links on a parent.
 #[derive(Debug, Default)]
-pub(crate) struct MadeHere(BTreeMap<u32, tokio::time::Instant>);
+pub(crate) struct Origins {
+    /// The links that were moved from the host's namespace, and when.
+    moved: BTreeMap<Moved, Instant>,
+    /// Decided origins, by the cookie of the namespace and the index in it: a link that is down has no port, and
+    /// is the same when it is up again.
+    decided: BTreeMap<(u64, u32), LinkOrigin>,
+}
 
-impl MadeHere {
-    /// How long after it was seen last a link is looked for elsewhere.
-    const TIME: std::time::Duration = std::time::Duration::from_secs(60);
+impl Origins {
+    /// How long after it was moved a link is looked for.
+    const TIME: Duration = Duration::from_secs(60);
 
-    /// Notes a link of the host's namespace.
-    pub(crate) fn note(&mut self, index: u32) {
-        let now = tokio::time::Instant::now();
-        self.0.retain(|_, seen| now.duration_since(*seen) < Self::TIME);
-        self.0.insert(index, now);
+    /// More are not kept in mind; those that are forgotten are decided on again.
+    const MOST: usize = 4096;
+
+    /// Notes that a link has left the host's namespace.
+    pub(crate) fn note_moved(&mut self, moved: Moved) {
+        self.moved.retain(|_, when| when.elapsed() < Self::TIME);
+        self.moved.insert(moved, Instant::now());
     }
 
-    /// True once for a link that was noted.
-    fn take(&mut self, index: u32) -> bool {
-        self.0.remove(&index).is_some_and(|seen| seen.elapsed() < Self::TIME)
+    /// Keeps the origin of a link in mind.
+    pub(crate) fn keep(&mut self, found: &Found, origin: &LinkOrigin) {
+        if found.cookie == 0 {
+            return;
+        }
+        if self.decided.len() >= Self::MOST {
+            self.decided.clear();
+        }
+        self.decided.insert((found.cookie, found.link.index), origin.clone());
+    }
+
+    /// The origin that was decided on.
+    fn decided(&self, found: &Found) -> Option<LinkOrigin> {
+        self.decided.get(&(found.cookie, found.link.index)).cloned()
     }
 }
 
 impl State {
-    /// Where a link on a parent comes from. `before` is the port that it had in the tables, and `links` are
-    /// those of the host's namespace.
-    pub(crate) fn origin_of(
-        &mut self,
+    /// Where a link on a parent comes from. `before` is the port that it had in the tables.
+    pub(crate) async fn origin_of(
+        &self,
         iface: &str,
         found: Option<&Found>,
         before: Option<u16>,
-        links: &[Link],
     ) -> LinkOrigin {
+        let alias = found.and_then(|found| child_of(&found.link));
+        let parent = self.parents.get(iface);
+        let decided = found.and_then(|found| parent?.origins.decided(found));
+        if let Some(origin) = decided.filter(|_| alias.is_none()) {
+            return origin;
+        }
         let before = before.map_or(Before::Absent, |port| self.before(iface, port, found));
         let owners = self.owners(iface);
         let mut evidence = Evidence {
-            alias: found.and_then(|found| child_of(&found.link)).map(str::to_owned),
+            alias: alias.map(str::to_owned),
             is_hosts: found.is_some_and(|found| found.netns_id == self.own_netns),
             inside: found.and_then(|found| self.strictest_in(iface, found.netns_id)),
             before,
             has_owners: !owners.is_empty(),
             is_bound: false,
-            was_hosts: found.is_some_and(|found| self.was_made_here(iface, found, links)),
+            was_hosts: false,
             below: None,
         };
         let Some(netns) = found.filter(|_| !owners.is_empty()).and_then(|found| {
@@ -133,29 +163,44 @@ impl State {
             return evidence.origin();
         };
         evidence.is_bound = netns.is_bound();
+        evidence.was_hosts = match found {
+            Some(found) => self.was_moved(iface, found, &netns).await,
+            None => false,
+        };
         let of_owners: BTreeSet<NetnsId> = owners.keys().copied().collect();
         let owner = Processes::read().owner_of(&netns, &of_owners);
         evidence.below = owner.and_then(|owner| owners.get(&owner).cloned());
         evidence.origin()
     }
 
-    /// The namespaces of enforced macvlan children, each with a child.
+    /// The namespaces of enforced macvlan children, each with a child. The owner of one may have removed its
+    /// link.
     fn owners(&self, iface: &str) -> BTreeMap<NetnsId, String> {
-        let live = self.children_of(iface).filter_map(|(name, child)| {
-            let (record, live) = (&child.record.value, child.live.as_ref()?);
-            let network = self.network(&record.spec.network).ok()?;
-            let is_enforced = rights::policy_of(network, record).security == Security::Enforce;
-            let is_owners = is_enforced && network.kind == Kind::Macvlan;
-            (is_owners && live.netns != self.own_netns).then(|| (live.netns, name.clone()))
+        let enforced = self.children_of(iface).filter(|(_, child)| {
+            let record = &child.record.value;
+            self.network(&record.spec.network).is_ok_and(|network| {
+                network.kind == Kind::Macvlan
+                    && rights::policy_of(network, record).security == Security::Enforce
+            })
         });
-        live.collect()
+        let places = |child: &Child| match &child.live {
+            Some(live) => vec![live.netns],
+            None => child.record.value.places().iter().map(Netns::id).collect(),
+        };
+        enforced
+            .flat_map(|(name, child)| places(child).into_iter().map(move |id| (id, name.clone())))
+            .filter(|(id, _)| *id != self.own_netns)
+            .collect()
     }
 
     /// Of the children in a namespace the one with the strictest policy.
     fn strictest_in(&self, iface: &str, netns: NetnsId) -> Option<String> {
-        let is_there = |netns_of| netns_of == netns;
+        let is_there = |child: &Child| match &child.live {
+            Some(live) => live.netns == netns,
+            None => child.record.value.places().iter().any(|place| place.id() == netns),
+        };
         self.children_of(iface)
-            .filter(|(_, child)| child.live.as_ref().is_some_and(|live| is_there(live.netns)))
+            .filter(|(_, child)| netns != self.own_netns && is_there(child))
             .filter_map(|(name, child)| {
                 let record = &child.record.value;
                 let network = self.network(&record.spec.network).ok()?;
@@ -182,14 +227,23 @@ impl State {
         if was_in == is_in { Before::Open } else { Before::Absent }
     }
 
-    /// True if a link was made in the host's namespace and is not there any more.
-    fn was_made_here(&mut self, iface: &str, found: &Found, links: &[Link]) -> bool {
-        let is_here = |link: &Link| {
-            link.index == found.link.index && matches!(link.kind, LinkKind::Macvlan(_))
+    /// Notes that a link has left the host's namespace.
+    pub(crate) fn note_moved(&mut self, moved: Moved) {
+        let is_on = |parent: &&mut Parent| {
+            parent.link.as_ref().is_some_and(|link| link.index == moved.lower)
         };
-        found.netns_id != self.own_netns
-            && !links.iter().any(is_here)
-            && self.parents.get_mut(iface).is_some_and(|p| p.made_here.take(found.link.index))
+        for parent in self.parents.values_mut().filter(is_on) {
+            parent.origins.note_moved(moved);
+        }
+    }
+
+    /// True if the link was moved to its namespace from the host's.
+    async fn was_moved(&self, iface: &str, found: &Found, netns: &Netns) -> bool {
+        let Some(parent) = self.parents.get(iface) else { return false };
+        let Some(lower) = parent.link.as_ref().map(|link| link.index) else { return false };
+        let Ok(Some(id)) = self.netlink.id_of(netns).await else { return false };
+        let moved = Moved { lower, netns: id, index: found.link.index };
+        parent.origins.moved.get(&moved).is_some_and(|when| when.elapsed() < Origins::TIME)
     }
 }
 

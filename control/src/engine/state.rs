@@ -24,7 +24,7 @@ use super::{
     endpoints::Endpoint,
     heard::Heard,
     leases::{self, Quarantine},
-    origin::MadeHere,
+    origin::Origins,
     sub_interface::SubInterface,
     trace::SharedTraces,
 };
@@ -242,8 +242,8 @@ pub(crate) struct Parent {
     pub(crate) traces: SharedTraces,
     /// macvlan links that maclane has not made, by MAC.
     pub(crate) adopted: BTreeMap<Mac, Adopted>,
-    /// The macvlan links that were seen in the host's namespace.
-    pub(crate) made_here: MadeHere,
+    /// What is known of the origin of macvlan links.
+    pub(crate) origins: Origins,
     /// What is wrong, by what it is about.
     pub(crate) problems: BTreeMap<Problem, String>,
 }
@@ -306,7 +306,7 @@ impl Parent {
             heard: Arc::default(),
             traces: SharedTraces::default(),
             adopted: BTreeMap::new(),
-            made_here: MadeHere::default(),
+            origins: Origins::default(),
             problems: BTreeMap::new(),
         }
     }

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 pub(crate) use self::{
     host::HostRoute,
     link::{Link, LinkKind},
-    watch::{Change, Watch, watch, watch_own},
+    watch::{Change, Moved, Watch, watch, watch_own},
 };
 use crate::{
     error::{Error, Result},

@@ -4,7 +4,10 @@ use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::RouteNetlinkMessage,
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{LinkAttribute, LinkMessage},
+    },
     sys::{AsyncSocket, SocketAddr},
 };
 
@@ -14,6 +17,8 @@ use crate::{error::Result, task::Task};
 /// A stream of changes.
 pub(crate) struct Watch {
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// Of the daemon's own namespace alone.
+    is_own: bool,
     _connection: Task,
 }
 
@@ -26,15 +31,15 @@ pub(crate) fn watch() -> Result<Watch> {
     socket.set_listen_all_namespaces(true)?;
     // A burst of a thousand links is about a megabyte of events.
     socket.set_rx_buf_sz(4 << 20)?;
-    Ok(Watch { events, _connection: Task::spawn(connection) })
+    Ok(Watch { events, is_own: false, _connection: Task::spawn(connection) })
 }
 
-/// Watches links come and change in this namespace alone. An event of [`watch`] does not say of which
+/// Watches links leave this namespace for others. An event of [`watch`] does not say of which
 /// namespace it is, and the owner of another one can make links there that look like one of this.
 pub(crate) fn watch_own() -> Result<Watch> {
     let (mut connection, _, events) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
     connection.socket_mut().socket_mut().set_rx_buf_sz(4 << 20)?;
-    Ok(Watch { events, _connection: Task::spawn(connection) })
+    Ok(Watch { events, is_own: true, _connection: Task::spawn(connection) })
 }
 
 /// What has changed.
@@ -42,8 +47,8 @@ pub(crate) fn watch_own() -> Result<Watch> {
 pub(crate) enum Change {
     /// A link came or changed. In whose namespace it is, the event does not say.
     Link(Box<Link>),
-    /// A link came or changed in the daemon's own namespace ([`watch_own`]).
-    Own(Box<Link>),
+    /// A link was moved from the daemon's own namespace ([`watch_own`]).
+    Moved(Moved),
     /// A link has gone.
     Gone(Box<Link>),
     /// A filter or a qdisc of the link with this index has gone, in whichever namespace.
@@ -52,6 +57,32 @@ pub(crate) enum Change {
     NetnsGone,
     /// The kernel dropped events (ENOBUFS): anything may have changed.
     Lost,
+}
+
+/// Where a link was moved to (`net/core/dev.c`, `__dev_change_net_namespace`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moved {
+    /// The index of the link that it sits on.
+    pub(crate) lower: u32,
+    /// The ID of the other namespace in this one.
+    pub(crate) netns: i32,
+    /// Its index there.
+    pub(crate) index: u32,
+}
+
+impl Moved {
+    fn of(message: &LinkMessage) -> Option<Self> {
+        let (mut lower, mut netns, mut index) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Link(it) => lower = Some(*it),
+                LinkAttribute::NewNetnsId(it) => netns = Some(*it),
+                LinkAttribute::NewIfIndex(it) => index = u32::try_from(*it).ok(),
+                _ => {}
+            }
+        }
+        Some(Self { lower: lower?, netns: netns?, index: index? })
+    }
 }
 
 impl Watch {
@@ -64,7 +95,10 @@ impl Watch {
                     Change::Link(Box::new(Link::from(&link)))
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                    Change::Gone(Box::new(Link::from(&link)))
+                    match Moved::of(&link).filter(|_| self.is_own) {
+                        Some(moved) => Change::Moved(moved),
+                        None => Change::Gone(Box::new(Link::from(&link))),
+                    }
                 }
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::DelTrafficFilter(tc)

@@ -4,7 +4,7 @@ use dataplane_common::{
     decide::runt,
     frame::Tag,
     mark::NO_STAMP,
-    sender::{Provenance, egress_port, ingress_port},
+    sender::{Provenance, Sender, egress_port, ingress_port},
 };
 use fixtures::{
     identity::{Arrival, Case, arrivals, cases, runts},
@@ -16,6 +16,9 @@ fn a_sender_is_known_by_proof_and_else_by_its_mac() {
     for Case { name, topology, src, provenance, want } in cases() {
         for dst in [STRANGER, BROADCAST] {
             for tag in [Tag::NONE, Tag::one(10), Tag::stacked(10)] {
+                // The host may bridge to a sub-interface.
+                let is_bridged = provenance.came_in != 0 && want == Ok(Sender::Foreign);
+                let want = if is_bridged && tag != Tag::NONE { Ok(Sender::Unknown) } else { want };
                 let got = egress_port(&frame(dst, src, tag), &provenance, &tables(&topology));
                 assert_eq!(got.sender(), want, "{name}");
             }
