@@ -16,7 +16,7 @@ pub const fn is_port(port: u16) -> bool {
     port.wrapping_sub(SERVER_PORT) <= CLIENT_PORT - SERVER_PORT
 }
 
-/// True for the port of a client or a server of DHCPv6 (RFC 8415, section 7.2).
+/// True for the port of a client or a server of `DHCPv6` (RFC 8415, section 7.2).
 #[must_use]
 #[inline(always)]
 pub const fn is_port6(port: u16) -> bool {

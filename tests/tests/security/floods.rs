@@ -1,9 +1,12 @@
 //! Children that send too much, from too many MACs, or with too many addresses.
 
 use std::{
-    net::Ipv6Addr,
+    net::{Ipv6Addr, UdpSocket},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
+
+use nix::libc;
 
 use tests::{
     forge::solicitation,
@@ -113,4 +116,77 @@ fn a_storm_ends_when_the_child_does_and_others_may_send_meanwhile() {
     let later = token();
     site.evil.tap.send(&Frame::new(site.evil.mac, Mac::BROADCAST, &later));
     assert_eq!(site.victim.tap.with_token(&later, A_WHILE).len(), 1, "after the storm");
+}
+
+/// A socket of UDP that cuts what is sent into datagrams of `size` bytes (udp(7)).
+fn cutting_socket(site: &Site, size: i32) -> UdpSocket {
+    let socket =
+        site.evil.ns.enter(|| UdpSocket::bind((site.evil.ip, 0)).expect("its own address"));
+    socket.set_broadcast(true).expect("it may send broadcasts");
+    // SAFETY: `size` is as long as is said.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const size).cast(),
+            4,
+        )
+    };
+    assert_eq!(done, 0, "the option can be set");
+    socket
+}
+
+/// A datagram that will be cut into many counts as many, and none of DHCP is cut: one message of it would be
+/// looked into.
+#[test]
+fn what_will_be_cut_counts_as_what_comes_of_it() {
+    const SEGMENTS: usize = 60;
+    for attacker in [Attacker::Vepa, Attacker::Veth] {
+        let site = Site::new(attacker);
+        settle(&site.evil.ns);
+        let wire = Tap::open(&site.lan.wire, &site.lan.hosts[0].port);
+        let socket = cutting_socket(&site, 64);
+        let flood = |times: usize| {
+            let token = token();
+            let segment = format!("{token:-<64}");
+            let began = Instant::now();
+            for _ in 0..times {
+                // The device may refuse it while its queue is full.
+                let _ = socket.send_to(segment.repeat(SEGMENTS).as_bytes(), "255.255.255.255:5001");
+            }
+            let time = began.elapsed();
+            // veth hands on what is not cut yet.
+            let frames = wire.with_token(&token, A_WHILE);
+            let cut = |frame: &Frame| {
+                let token = token.as_bytes();
+                frame.payload.windows(token.len()).filter(|bytes| *bytes == token).count()
+            };
+            (frames.iter().map(cut).sum::<usize>() as u128, time)
+        };
+        let (heard, time) = flood(500);
+        let most = LIMIT * time.as_millis() / 1000 + 2 * BURST;
+        assert!(heard <= most, "{attacker:?}: {heard} in {time:?}, at most {most}");
+        site.set("--storm broadcast=0");
+        let (heard, _) = flood(100);
+        assert!(heard > 2 * BURST + LIMIT / 2, "{attacker:?}: {heard} without a limit");
+        site.set("--storm default");
+
+        let lie = |token: &str| {
+            // The first message is a request (RFC 2131, section 2), the others are replies.
+            let messages = [1_u8, 2, 2].map(|op| format!("{}{token:-<63}", char::from(op)));
+            socket.send_to(messages.concat().as_bytes(), (site.lan.router.ip, 67))
+        };
+        let (token, before) = (token(), site.counts());
+        let _ = lie(&token);
+        assert_eq!(wire.with_token(&token, A_WHILE).len(), 0, "{attacker:?}: a reply arrives");
+        site.counted("replies behind a request", &before, &[("hidden_header", (3, 0))]);
+        site.set("--security off");
+        let token = tests::frames::token();
+        lie(&token).expect("it is sent");
+        assert!(
+            !wire.with_token(&token, A_WHILE).is_empty(),
+            "{attacker:?}: nothing without security"
+        );
+    }
 }

@@ -258,3 +258,58 @@ fn a_link_of_mode_source_does_not_listen() {
     site.evil.ns.ip("link set ear type macvlan mode source");
     eventually("and again", SOON, || !site.evil.ns.ip("-d link show ear").contains("mode source"));
 }
+
+/// What was decided of a link holds while it is: it may go down, and get another MAC.
+#[test]
+fn a_link_that_was_down_is_the_same() {
+    let site = Site::new(Attacker::Vepa);
+    let host = &site.lan.hosts[0].ns;
+    let place = Place::apart();
+    host.ip(&format!("link add link {PARENT} name moved type macvlan mode bridge"));
+    place.take(host, "moved");
+    let reaches = |when: &str| {
+        eventually(&format!("it reaches the gateway {when}"), SOON, || {
+            ping(&place.ns, site.lan.router.ip, 1, Duration::from_millis(20)).is_clean()
+        });
+    };
+    reaches("at first");
+    place.ns.ip("link set moved down");
+    let name = format!("{PARENT}/{}", place.ns.mac("moved"));
+    eventually("it is released", SOON, || !site.daemon.run(&["child", "ls"]).contains(&name));
+    place.ns.ip(&format!("link set moved address {}", Mac::local(79)));
+    place.ns.up("moved");
+    reaches("when it is up again");
+    assert_eq!(site.daemon.problems(), "[]");
+}
+
+/// The MAC of a third party's link gives no rights to another link that takes it, nor does one that is down
+/// with that MAC take any from it.
+#[test]
+fn the_mac_of_a_third_partys_link_gives_no_rights() {
+    let site = Site::new(Attacker::Vepa);
+    settle(&site.evil.ns);
+    let (host, theirs) = (&site.lan.hosts[0].ns, site.lan.namespace());
+    let shared = Mac::local(80);
+    site.evil
+        .ns
+        .ip(&format!("link add link eth0 name x address {shared} type macvlan mode private"));
+    host.ip(&format!(
+        "link add link {PARENT} name theirs address {shared} netns {} type macvlan mode bridge",
+        theirs.name()
+    ));
+    theirs.ip(&format!("address add {OUTSIDE}/24 dev theirs"));
+    theirs.up("theirs");
+    eventually("the third party's is adopted", SOON, || {
+        ping(&theirs, site.lan.router.ip, 1, Duration::from_millis(20)).is_clean()
+    });
+    let seen = view(&site, shared);
+    assert_eq!((&seen["inside"], &seen["mode"]), (&Value::Null, &"bridge".into()), "{seen}");
+    theirs.delete("theirs");
+    site.evil.ns.ip("link set x addrgenmode none");
+    site.evil.ns.up("x");
+    eventually("the other is its owner's", SOON, || view(&site, shared)["inside"] == EVIL);
+    let tap = Tap::open(&site.evil.ns, "x");
+    for frame in forgeries(&site, shared) {
+        assert!(site.hearers(&tap, &frame).is_empty(), "{frame:?} arrives");
+    }
+}
