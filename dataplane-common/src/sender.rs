@@ -14,7 +14,7 @@
 //! 4. The source MAC, for ports without a guard and for the host.
 
 use crate::{
-    abi::{Kind, PORT_HOST, PORT_WIRE, Tables, VLAN_ANY, port_flag},
+    abi::{Kind, PORT_HOST, PORT_WIRE, Tables, VLAN_ANY, port_flag, vlan_flag},
     frame::{Frame, Mac},
     mark::{Mark, NO_STAMP},
     verdict::DropReason,
@@ -208,7 +208,7 @@ pub fn egress_port(frame: &Frame, provenance: &Provenance, tables: &impl Tables)
     if came_in == 0 && socket.is_of_child() {
         return without_stamp(frame.src, socket, tables);
     }
-    if came_in == 0 && socket == Socket::FOREIGN && tables.is_closed() {
+    if came_in == 0 && socket == Socket::FOREIGN && is_closed_to(frame, tables) {
         return Attribution::new(Attribution::FOREIGN, 0);
     }
     if tables.port(PORT_HOST).is_some_and(|host| host.mac == frame.src) {
@@ -218,9 +218,7 @@ pub fn egress_port(frame: &Frame, provenance: &Provenance, tables: &impl Tables)
         // A kernel sends it by itself (ARP, neighbour discovery) through a link that is not known yet, or bridges
         // it into one. The host bridges nothing untagged to a parent of macvlan links: that is no port of a
         // bridge (`net/core/dev.c`, `netdev_rx_handler_register`).
-        let is_elsewhere =
-            if came_in == 0 { socket == Socket::NONE } else { frame.tag.vlan() == 0 };
-        let is_foreign = is_elsewhere && tables.is_closed();
+        let is_foreign = (came_in != 0 || socket == Socket::NONE) && is_closed_to(frame, tables);
         let kind = if is_foreign { Attribution::FOREIGN } else { Attribution::UNKNOWN };
         return Attribution::new(kind, 0);
     };
@@ -231,6 +229,14 @@ pub fn egress_port(frame: &Frame, provenance: &Provenance, tables: &impl Tables)
             Attribution::drop(DropReason::SourceMac)
         }
     }
+}
+
+/// True if what is not known may not send this frame. In a VLAN in which the host has a sub-interface there may be
+/// stations behind that: containers of a macvlan on it, ports of a bridge.
+#[inline(always)]
+fn is_closed_to(frame: &Frame, tables: &impl Tables) -> bool {
+    let vlan = frame.tag.vlan();
+    tables.is_closed() && (vlan == 0 || tables.vlan(vlan).flags & vlan_flag::HOST == 0)
 }
 
 /// The sender of a frame of a child's socket that no guard has stamped: the port in that namespace

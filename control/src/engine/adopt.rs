@@ -86,6 +86,9 @@ impl State {
         // The kernel keeps no MAC of a link that is down in the filter list, and of several links with one MAC
         // one is up.
         let mut found = find_links(&self.netlink, ifindex, &new, |link| link.up).await;
+        let hidden: BTreeSet<Mac> =
+            new.iter().filter(|m| !found.contains_key(m)).copied().collect();
+        let beyond = self.on_sub_interfaces(ifindex, links, &hidden).await;
         // Those that had a port before a restart come first, so that nobody else gets it.
         let mut new: Vec<Mac> = new.into_iter().collect();
         new.sort_by_key(|mac| self.port_before_restart(iface, *mac).is_none());
@@ -98,11 +101,33 @@ impl State {
             if found.as_ref().is_some_and(|found| self.is_of_child(iface, found)) {
                 continue;
             }
-            if let Err(e) = self.adopt(iface, mac, found).await {
+            let is_beyond = beyond.contains(&mac);
+            if let Err(e) = self.adopt(iface, mac, found, is_beyond).await {
                 tracing::warn!(parent = iface, %mac, "cannot adopt a child: {e}");
             }
         }
         Ok(())
+    }
+
+    /// Those of some MACs that macvlan links on the host's 802.1Q sub-interfaces have: 802.1Q copies them to the
+    /// filter list below.
+    async fn on_sub_interfaces(
+        &self,
+        ifindex: u32,
+        links: &[Link],
+        macs: &BTreeSet<Mac>,
+    ) -> BTreeSet<Mac> {
+        let mut found = BTreeSet::new();
+        let is_sub_interface = |link: &&Link| {
+            matches!(link.kind, LinkKind::Vlan(_))
+                && link.lower == Some(ifindex)
+                && link.lower_netns.is_none()
+        };
+        for link in links.iter().filter(is_sub_interface).filter(|_| !macs.is_empty()) {
+            let there = find_links(&self.netlink, link.index, macs, |link| link.up).await;
+            found.extend(there.into_keys());
+        }
+        found
     }
 
     /// MACs in the filter list that are the host's, or those of children that maclane made.
@@ -193,7 +218,13 @@ impl State {
         Ok(())
     }
 
-    async fn adopt(&mut self, iface: &str, mac: Mac, found: Option<Found>) -> Result<()> {
+    async fn adopt(
+        &mut self,
+        iface: &str,
+        mac: Mac,
+        found: Option<Found>,
+        is_beyond: bool,
+    ) -> Result<()> {
         let before = self.port_before_restart(iface, mac);
         let port = if let Some(port) = before {
             port
@@ -205,7 +236,11 @@ impl State {
             }
             port
         };
-        let origin = self.origin_of(iface, found.as_ref(), before).await;
+        let origin = if is_beyond {
+            LinkOrigin::ThirdParty
+        } else {
+            self.origin_of(iface, found.as_ref(), before).await
+        };
         if let Some(found) = &found {
             self.parent_mut(iface)?.origins.keep(found, &origin);
         }

@@ -118,18 +118,18 @@ fn a_storm_ends_when_the_child_does_and_others_may_send_meanwhile() {
     assert_eq!(site.victim.tap.with_token(&later, A_WHILE).len(), 1, "after the storm");
 }
 
-/// A socket of UDP that cuts what is sent into datagrams of `size` bytes (udp(7)).
-fn cutting_socket(site: &Site, size: i32) -> UdpSocket {
+/// A socket of UDP that cuts what is sent into datagrams of that many `bytes` (udp(7)).
+fn cutting_socket(site: &Site, bytes: i32) -> UdpSocket {
     let socket =
         site.evil.ns.enter(|| UdpSocket::bind((site.evil.ip, 0)).expect("its own address"));
     socket.set_broadcast(true).expect("it may send broadcasts");
-    // SAFETY: `size` is as long as is said.
+    // SAFETY: `bytes` is as long as is said.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_UDP,
             libc::UDP_SEGMENT,
-            (&raw const size).cast(),
+            (&raw const bytes).cast(),
             4,
         )
     };
