@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::{PLAIN_L4, PLAIN_LEN, Skb},
+    skb::{PLAIN_IP, PLAIN_L4, PLAIN_LEN, Skb},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -220,6 +220,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
             let source = u32::from_ne_bytes([bytes[26], bytes[27], bytes[28], bytes[29]]);
             let protocol = bytes[23];
             let is_plain = bytes[14] == 0x45
+                && word(16) >= PLAIN_IP
                 && source != 0
                 && source == u32::from_ne_bytes(policy.ip4)
                 && (protocol == TCP
@@ -227,11 +228,10 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                         && word(20) & 0x1fff == 0
                         && word(34) != dhcp::SERVER_PORT
                         && !dhcp::is_port(word(36)));
-            let end = if protocol == TCP { TCP_SUM_END } else { UDP_SUM_END };
             is_plain
                 && (!is_kept_from_sums(policy)
                     || !is_unfinished(skb)
-                    || sums_end_behind(skb, PLAIN_L4 + end))
+                    || sums_end_behind(skb, PLAIN_L4 + SUM_END))
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
@@ -311,10 +311,9 @@ extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
         _ => return 1,
     };
     let end = match protocol {
-        TCP => at + TCP_SUM_END,
         // Only the first of the messages would be looked into.
         UDP if Skb(skb).is_segmented() && is_dhcp(bytes, at) => return 1,
-        UDP => at + UDP_SUM_END,
+        TCP | UDP => at + SUM_END,
         // Looked into, and no kernel leaves a checksum of these to others.
         ICMP | IGMP | ICMPV6 | PIM => return 1,
         // Of a packet inside (GRE, IP), which is not looked at.
@@ -337,10 +336,9 @@ fn is_kept_from_sums(policy: &Policy) -> bool {
     policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET) == check_flag::ENFORCE
 }
 
-/// Where the checksum ends (RFC 9293, section 3.1).
-const TCP_SUM_END: u32 = 18;
-/// Where the checksum ends (RFC 768).
-const UDP_SUM_END: u32 = 8;
+/// Where the checksum of UDP ends (RFC 768), and that of TCP is not yet: the ports, which are checked, come
+/// before.
+const SUM_END: u32 = 8;
 
 /// `IPPROTO_*` (`include/uapi/linux/in.h`).
 const ICMP: u8 = 1;

@@ -123,6 +123,9 @@ pub(crate) const PLAIN_LEN: usize = 38;
 /// Bytes of a frame that are looked into at most, but for headers that lie behind others.
 const LOOKED_INTO: u32 = 2048;
 
+/// The least length of a plain packet of TCP or UDP.
+pub(crate) const PLAIN_IP: u16 = 28;
+
 /// Where TCP or UDP is in a plain frame.
 pub(crate) const PLAIN_L4: u32 = 34;
 
