@@ -174,8 +174,9 @@ pub(crate) fn is_within(port: u16, limit: Limit) -> bool {
     is_within_of(port, limit, false, 1)
 }
 
-/// [`is_within`], of as many frames as one will be cut into; an `early` one, which the guard of a child in bridge mode sees, counts on an account of
-/// its own: the parent counts it again, as it may have been multiplied behind the guard.
+/// [`is_within`], of as many frames as one will be cut into. An `early` one, which the guard of a child in
+/// bridge mode sees, counts on an account of its own: the parent counts it again, as it may have been
+/// multiplied behind the guard.
 #[inline(always)]
 pub(crate) fn is_within_of(port: u16, limit: Limit, early: bool, frames: u32) -> bool {
     let limit = limit as u32 + u32::from(early) * EARLY;

@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     origin::LinkOrigin,
-    rights,
     state::{ChildRecord, State},
     views::adopted_name,
 };
@@ -86,8 +85,8 @@ impl State {
         // The kernel keeps no MAC of a link that is down in the filter list, and of several links with one MAC
         // one is up.
         let mut found = find_links(&self.netlink, ifindex, &new, |link| link.up).await;
-        let hidden: BTreeSet<Mac> =
-            new.iter().filter(|m| !found.contains_key(m)).copied().collect();
+        let is_hidden = |mac: &&Mac| !found.contains_key(mac) && self.was_heard(iface, **mac);
+        let hidden: BTreeSet<Mac> = new.iter().filter(is_hidden).copied().collect();
         let beyond = self.on_sub_interfaces(ifindex, links, &hidden).await;
         // Those that had a port before a restart come first, so that nobody else gets it.
         let mut new: Vec<Mac> = new.into_iter().collect();
@@ -172,14 +171,11 @@ impl State {
             LinkOrigin::ThirdParty | LinkOrigin::Unknown | LinkOrigin::Alias(_) => return None,
         };
         let netns = adopted.found.as_ref().map(|found| found.netns_id);
-        self.children_of(iface)
-            .filter(|(name, child)| {
-                let live = child.live.as_ref();
-                owned == Some(name) || live.is_some_and(|live| Some(live.netns) == netns)
-            })
-            .map(|(_, child)| &child.record.value)
-            .filter_map(|record| Some((self.network(&record.spec.network).ok()?, record)))
-            .max_by_key(|(network, record)| rights::policy_of(network, record).security)
+        let children = self.children_of(iface).filter(|(name, child)| {
+            let live = child.live.as_ref();
+            owned == Some(name) || live.is_some_and(|live| Some(live.netns) == netns)
+        });
+        self.strictest(children.map(|(_, child)| child))
     }
 
     /// Notes that an event may be about an adopted link. Where it is from the event does not say, so the link

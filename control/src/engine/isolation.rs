@@ -92,9 +92,9 @@ impl Isolated {
             None => "in a namespace that is not found".into(),
         };
         let no_record = "of which the store has no record";
-        let (import, adopt) = ("restore a backup with `maclane import`, or ", "let it in with");
         let name = adopted_name(iface, self.mac);
-        let adopt = format!("{adopt} `maclane child adopt {name}`, or ");
+        let import = "restore a backup with `maclane import`, or ";
+        let adopt = format!("let it in with `maclane child adopt {name}`, or ");
         let (what, way_out) = match &self.why {
             LinkOrigin::Alias(child) if has_record => {
                 (format!("says that it is child \"{child}\", which has another link"), "")

@@ -17,11 +17,11 @@ use super::{
     adopt::Found,
     children::child_of,
     rights,
-    state::{Child, Parent, State},
+    state::{Child, ChildRecord, Parent, State},
 };
 use crate::{
     dataplane::Dataplane,
-    model::{Kind, Security},
+    model::{Kind, NetworkSpec, Security},
     netlink::Moved,
     netns::{Netns, NetnsId, Processes},
 };
@@ -157,16 +157,13 @@ impl State {
             was_hosts: false,
             below: None,
         };
-        let Some(netns) = found.filter(|_| !owners.is_empty()).and_then(|found| {
-            Netns::open_path(&found.netns).ok().filter(|n| n.id() == found.netns_id)
-        }) else {
-            return evidence.origin();
-        };
+        // All processes of the machine are read for what follows.
+        let is_decided = evidence.is_hosts || evidence.inside.is_some() || owners.is_empty();
+        let Some(found) = found.filter(|_| !is_decided) else { return evidence.origin() };
+        let netns = Netns::open_path(&found.netns).ok().filter(|n| n.id() == found.netns_id);
+        let Some(netns) = netns else { return evidence.origin() };
         evidence.is_bound = netns.is_bound();
-        evidence.was_hosts = match found {
-            Some(found) => self.was_moved(iface, found, &netns).await,
-            None => false,
-        };
+        evidence.was_hosts = self.was_moved(iface, found, &netns).await;
         let of_owners: BTreeSet<NetnsId> = owners.keys().copied().collect();
         let owner = Processes::read().owner_of(&netns, &of_owners);
         evidence.below = owner.and_then(|owner| owners.get(&owner).cloned());
@@ -183,31 +180,31 @@ impl State {
                     && rights::policy_of(network, record).security == Security::Enforce
             })
         });
-        let places = |child: &Child| match &child.live {
-            Some(live) => vec![live.netns],
-            None => child.record.value.places().iter().map(Netns::id).collect(),
-        };
         enforced
-            .flat_map(|(name, child)| places(child).into_iter().map(move |id| (id, name.clone())))
+            .flat_map(|(name, child)| {
+                child.namespaces().into_iter().map(move |id| (id, name.clone()))
+            })
             .filter(|(id, _)| *id != self.own_netns)
             .collect()
     }
 
     /// Of the children in a namespace the one with the strictest policy.
     fn strictest_in(&self, iface: &str, netns: NetnsId) -> Option<String> {
-        let is_there = |child: &Child| match &child.live {
-            Some(live) => live.netns == netns,
-            None => child.record.value.places().iter().any(|place| place.id() == netns),
-        };
-        self.children_of(iface)
-            .filter(|(_, child)| netns != self.own_netns && is_there(child))
-            .filter_map(|(name, child)| {
-                let record = &child.record.value;
-                let network = self.network(&record.spec.network).ok()?;
-                Some((rights::policy_of(network, record).security, name.clone()))
-            })
-            .max_by_key(|(security, _)| *security)
-            .map(|(_, name)| name)
+        let children = self.children_of(iface).map(|(_, child)| child);
+        let there =
+            children.filter(|child| netns != self.own_netns && child.namespaces().contains(&netns));
+        self.strictest(there).map(|(_, record)| record.spec.name.clone())
+    }
+
+    /// Of some children the one with the strictest policy, and its network.
+    pub(crate) fn strictest<'a>(
+        &'a self,
+        children: impl Iterator<Item = &'a Child>,
+    ) -> Option<(&'a NetworkSpec, &'a ChildRecord)> {
+        children
+            .map(|child| &child.record.value)
+            .filter_map(|record| Some((self.network(&record.spec.network).ok()?, record)))
+            .max_by_key(|(network, record)| rights::policy_of(network, record).security)
     }
 
     /// What the tables had at a port. A MAC is no proof: the namespace has to be the same.

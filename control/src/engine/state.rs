@@ -312,6 +312,16 @@ impl Parent {
     }
 }
 
+impl Child {
+    /// The namespace that its link is in, or those that it may be in while it is not found.
+    pub(crate) fn namespaces(&self) -> Vec<NetnsId> {
+        match &self.live {
+            Some(live) => vec![live.netns],
+            None => self.record.value.places().iter().map(Netns::id).collect(),
+        }
+    }
+}
+
 /// Everything that the daemon knows.
 pub(crate) struct State {
     /// Where the BPF file system is mounted.

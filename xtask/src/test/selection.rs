@@ -93,7 +93,7 @@ const IN_MACHINES: &[Selected] = &[
         tests: &["links_without_a_record_are_isolated"],
         kernels: BOTH,
     },
-    // On 6.1 it fails for veth children: one form arrives or is counted otherwise.
+    // On 6.1 one run of five counted something else for a veth child; why is not known.
     Selected {
         program: "security",
         tests: &["no_checksum_is_written_where_headers_are_checked"],
