@@ -161,6 +161,35 @@ fn a_policy_is_changed_while_frames_go_and_survives_the_daemon() {
     assert!(result.is_clean(), "{result:?}");
 }
 
+/// Where a macvlan child is enforced the kernel does not switch between siblings, from the moment at which the
+/// command returns.
+#[test]
+fn the_mode_follows_the_security_of_a_child() {
+    let lan = Lan::new(1);
+    let daemon = Daemon::start(&lan.hosts[0].ns);
+    daemon.network_with("lan", "--subnet 192.168.50.0/24 --security off");
+    let spaces = [lan.namespace(), lan.namespace()];
+    for (name, ns) in ["a", "b"].into_iter().zip(&spaces) {
+        daemon.child_with(name, "lan", ns, &[]);
+    }
+    let modes = || {
+        let mode = |ns: &Netns| ns.link("eth0")["linkinfo"]["info_data"]["mode"].clone();
+        let all = [mode(&spaces[0]), mode(&spaces[1])];
+        assert_eq!(all[0], network(&daemon, "lan")["mode_in_force"]);
+        all
+    };
+    assert_eq!(modes(), ["bridge", "bridge"]);
+    for (setting, mode) in [
+        ("child set a --security enforce", "vepa"),
+        ("child set a --security default", "bridge"),
+        ("network set lan --security enforce", "vepa"),
+        ("network set lan --security log", "bridge"),
+    ] {
+        daemon.run(&words(setting));
+        assert_eq!(modes(), [mode, mode], "{setting}");
+    }
+}
+
 #[test]
 fn bindings_are_those_of_the_wire_and_the_leases() {
     let lan = Lan::new(1);

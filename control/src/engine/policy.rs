@@ -90,7 +90,7 @@ impl State {
         tracing::info!(network = name, details, "policy changed");
         let parent = spec.parent.clone();
         self.networks.insert(name, Versioned { value: spec, revision });
-        self.sync_policy(&parent);
+        self.sync_policy(&parent).await;
         Ok(())
     }
 
@@ -117,18 +117,19 @@ impl State {
         if let Some(child) = self.children.get_mut(name) {
             child.record = Versioned { value, revision };
         }
-        self.sync_policy(&parent);
+        self.sync_policy(&parent).await;
         Ok(())
     }
 
-    /// Lets the tables of a parent follow a policy. What cannot be written now is written by the
-    /// control loop.
-    fn sync_policy(&mut self, parent: &str) {
+    /// Lets the modes and the tables of a parent follow a policy. What cannot be written now is written by
+    /// the control loop.
+    async fn sync_policy(&mut self, parent: &str) {
         if !self.parents.get(parent).is_some_and(|parent| parent.looked) {
             // The tables are not to be without children that were not looked at yet.
             self.kick.notify_one();
             return;
         }
+        self.sync_modes(parent).await;
         if let Err(e) = self.sync_tables(parent) {
             tracing::warn!(parent, "cannot write a policy into the tables yet: {e}");
             self.kick.notify_one();
