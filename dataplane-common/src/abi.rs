@@ -717,6 +717,24 @@ pub struct Settings {
     pub pad: u8,
 }
 
+/// Where the kernel keeps what it knows of a pending checksum (`CHECKSUM_PARTIAL`), in
+/// `struct sk_buff` (`include/linux/skbuff.h`): offsets in bytes, which differ between kernels. Frozen
+/// when the programs are loaded. All zero where they are not known: no checksum is looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SkbLayout {
+    /// The byte with `ip_summed`, whose two bits stand at `shift`.
+    pub ip_summed: u16,
+    /// `csum_start` and, behind it, `csum_offset`: two `u16`.
+    pub csum_start: u16,
+    /// `head` and, behind it, `data`: two pointers.
+    pub head: u16,
+    /// How far left of the lowest bit `ip_summed` stands.
+    pub shift: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
 /// The kinds of event in `maclane_events`.
 pub mod event_kind {
     /// A frame left through the parent with a source MAC that the FDB does not know: somebody
@@ -795,6 +813,7 @@ const _: () = {
     assert!(size_of::<Offence>() == 48);
     assert!(size_of::<Offended>() == 16);
     assert!(size_of::<Settings>() == 16);
+    assert!(size_of::<SkbLayout>() == 8);
     assert!(SOURCES.is_power_of_two() && WINDOWS.is_power_of_two());
     assert!(EARLY as usize >= LIMITS && EARLY as usize + 2 <= WINDOWS);
 };
@@ -805,7 +824,7 @@ mod pod {
     use super::{
         AllowedKey, Bucket, Claim, Drops, Event, FdbKey, FdbValue, Gate, GroupKey, Learned,
         Neighbour, NeighbourKey, Netns, Offence, OffenceKey, Offended, Policy, Port, PortRef,
-        Settings, Stats, Usage, Vlan,
+        Settings, SkbLayout, Stats, Usage, Vlan,
     };
     use crate::trace::{Traced, Tracer};
 
@@ -839,6 +858,7 @@ mod pod {
         Port,
         PortRef,
         Settings,
+        SkbLayout,
         Stats,
         Traced,
         Tracer,

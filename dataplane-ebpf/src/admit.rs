@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use dataplane_common::{
     DropReason, Frame, Verdict,
@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::{PLAIN_IP, PLAIN_L4, PLAIN_LEN, Skb},
+    skb::{PLAIN_IP, PLAIN_L4, PLAIN_LEN, Skb, pending_checksum},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -228,10 +228,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                         && word(20) & 0x1fff == 0
                         && word(34) != dhcp::SERVER_PORT
                         && !dhcp::is_port(word(36)));
-            is_plain
-                && (!is_kept_from_sums(policy)
-                    || !is_unfinished(skb)
-                    || sums_end_behind(skb, PLAIN_L4 + SUM_END))
+            is_plain && pending_checksum(skb).is_none_or(|at| at >= PLAIN_L4 + CHECKSUM)
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
@@ -258,9 +255,6 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     if limited.is_multicast && !is_within_of(from, limited.limit, is_early, Skb(skb).segments()) {
         return refuse(skb, origin, DropReason::Storm);
     }
-    if maclane_sums_elsewhere(skb, from.into()) != 0 {
-        return refuse(skb, origin, DropReason::HiddenHeader);
-    }
     let found = inspect(skb, from);
     if found == 0 {
         return 0;
@@ -278,48 +272,48 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
     0
 }
 
-/// Not 0 for a frame with a checksum that is still to be made, and that would be written over what was checked. The
-/// kernel, or the NIC, writes it behind every check, where the sender has chosen: a packet socket, a tap or tun
-/// device (`struct virtio_net_hdr`), or whoever moves headers by traffic control. Such a frame is spoilt.
+/// Not 0 for a frame with a pending checksum that would be written over what was checked: one more than
+/// [`DropReason::HiddenHeader`]. The kernel, or the NIC, writes it behind every check, where the sender has chosen: a packet socket, a tap or tun device
+/// (`struct virtio_net_hdr`), or the owner of the link, who moves headers by traffic control.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn maclane_sums_elsewhere(skb: *mut __sk_buff, from: u32) -> u32 {
+extern "C" fn maclane_checksum_hides(skb: *mut __sk_buff, from: u32) -> u32 {
+    const HIDES: u32 = DropReason::HiddenHeader as u32 + 1;
     #[allow(clippy::cast_possible_truncation, reason = "a port")]
     let from = from as u16;
-    let is_enforced = policy(from).is_some_and(is_kept_from_sums);
-    if !is_enforced || !is_unfinished(skb) {
+    if policy(from).is_none_or(|policy| !has_checked_headers(policy)) {
         return 0;
     }
-    let Some(place) = place(skb, from) else { return 1 };
+    let (Some(pending), Some(place)) = (pending_checksum(skb), place(skb, from)) else { return 0 };
     let (bytes, offset) = (SkbBytes(skb), u32::from(place.offset));
     let (protocol, at) = match place.extra {
         ETH_P_IPV4 => {
-            let Some(header) = bytes.load::<10>(offset) else { return 1 };
+            let Some(header) = bytes.load::<10>(offset) else { return HIDES };
             // No kernel leaves a checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`).
             if header[6] & 0x1f | header[7] != 0 {
-                return 1;
+                return HIDES;
             }
             (header[9], offset + u32::from(header[0] & 0xf) * 4)
         }
         ETH_P_IPV6 => {
-            let Some([next]) = bytes.load::<1>(offset + 6) else { return 1 };
+            let Some([next]) = bytes.load::<1>(offset + 6) else { return HIDES };
             match bytes.upper(offset, next) {
                 Upper::At(header) => (header.protocol, header.offset),
-                Upper::Elsewhere | Upper::Hidden => return 1,
+                Upper::Elsewhere | Upper::Hidden => return HIDES,
             }
         }
-        _ => return 1,
+        _ => return HIDES,
     };
-    let end = match protocol {
+    let least = match protocol {
         // Only the first of the messages would be looked into.
-        UDP if Skb(skb).is_segmented() && is_dhcp(bytes, at) => return 1,
-        TCP | UDP => at + SUM_END,
+        UDP if Skb(skb).is_segmented() && is_dhcp(bytes, at) => return HIDES,
+        TCP | UDP => at + CHECKSUM,
         // Looked into, and no kernel leaves a checksum of these to others.
-        ICMP | IGMP | ICMPV6 | PIM => return 1,
+        ICMP | IGMP | ICMPV6 | PIM => return HIDES,
         // Of a packet inside (GRE, IP), which is not looked at.
-        _ => at + 2,
+        _ => at,
     };
-    u32::from(!sums_end_behind(skb, end))
+    if pending < least { HIDES } else { 0 }
 }
 
 /// True for a message of DHCP or DHCPv6, by the ports of UDP.
@@ -330,59 +324,20 @@ fn is_dhcp(bytes: SkbBytes, at: u32) -> bool {
     is(u16::from_be_bytes([a, b])) || is(u16::from_be_bytes([c, d]))
 }
 
-/// True if checksums are looked for in what a port sends.
+/// True if headers are checked of what a port sends, and it may not use raw sockets.
 #[inline(always)]
-fn is_kept_from_sums(policy: &Policy) -> bool {
-    policy.checks & (check_flag::ENFORCE | check_flag::RAW_SOCKET) == check_flag::ENFORCE
+fn has_checked_headers(policy: &Policy) -> bool {
+    policy.checks & ALWAYS != 0 && policy.checks & check_flag::RAW_SOCKET == 0
 }
 
-/// Where the checksum of UDP ends (RFC 768), and that of TCP is not yet: the ports, which are checked, come
-/// before.
-const SUM_END: u32 = 8;
+/// Where the checksum of UDP is (RFC 768). That of TCP comes later (RFC 9293, section 3.1). What is checked of
+/// both, the ports, comes before.
+const CHECKSUM: u32 = 6;
 
 /// `IPPROTO_*` (`include/uapi/linux/in.h`).
 const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const PIM: u8 = 103;
-
-/// True if the checksum that is still to be made in a frame ends there or behind.
-///
-/// The kernel cuts no frame before the end of such a checksum (`net/core/filter.c`, `__bpf_skb_min_len`): it
-/// refuses to cut this one within it. A frame that it does cut has to be dropped.
-#[inline(always)]
-fn sums_end_behind(skb: *mut __sk_buff, end: u32) -> bool {
-    /// `EINVAL`.
-    const INVALID: i64 = -22;
-    // SAFETY: helper on the program's context.
-    unsafe { bpf_skb_change_tail(skb, end - 1, 0) == INVALID }
-}
-
-/// True for a frame whose checksum is still to be made (`CHECKSUM_PARTIAL`): in such a one the kernel changes
-/// no checksum (`net/core/utils.c`, `inet_proto_csum_replace4`). It is tried on the first bytes of the frame.
-/// True, too, if the kernel refuses to change them back.
-#[inline(always)]
-fn is_unfinished(skb: *mut __sk_buff) -> bool {
-    let Some(before) = first(skb) else { return true };
-    // SAFETY: helper on the program's context; 2 is the size of the field.
-    unsafe { bpf_l4_csum_replace(skb, 0, 0, 1, 2) };
-    if first(skb) == Some(before) {
-        return true;
-    }
-    // SAFETY: `before` holds the two bytes.
-    unsafe { bpf_skb_store_bytes(skb, 0, (&raw const before).cast(), 2, 0) != 0 }
-}
-
-/// The first two bytes of a frame.
-#[inline(always)]
-fn first(skb: *mut __sk_buff) -> Option<u16> {
-    // SAFETY: the program's context; the verifier rewrites the accesses.
-    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + 2 > end {
-        return None;
-    }
-    // SAFETY: the bytes were checked to be inside the frame; any alignment will do.
-    Some(u16::from_ne_bytes(unsafe { *(data as *const [u8; 2]) }))
-}
 
 /// Tells whoever traces of a frame that its port may not send.
 #[inline(always)]
@@ -450,6 +405,10 @@ fn inspect(skb: *mut __sk_buff, from: u16) -> u32 {
     // It will be dropped: no station hears it, and nothing is learned from it.
     if maclane_forbidden(skb, from.into()) != 0 {
         return 0;
+    }
+    let hides = maclane_checksum_hides(skb, from.into());
+    if hides != 0 {
+        return hides;
     }
     let always = policy.checks & ALWAYS != 0;
     let messages = always || policy.checks & MESSAGES != 0;

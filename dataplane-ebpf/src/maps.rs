@@ -10,7 +10,7 @@ use dataplane_common::{
     abi::{
         Addresses, AllowedKey, Bucket, FDB_ENTRIES, FdbKey, FdbValue, GROUP_ENTRIES, GroupKey,
         Learned, Neighbour, NeighbourKey, PORT_HOST, PORTS, Policy, Port, PortRef, SOURCES,
-        Settings, VLANS, Vlan, bucket, check_flag,
+        Settings, SkbLayout, VLANS, Vlan, bucket, check_flag,
     },
     frame::Mac,
 };
@@ -53,10 +53,21 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     pad: 0,
 });
 
+/// Where a pending checksum is found, frozen when the programs are loaded.
+#[unsafe(no_mangle)]
+static SKB_LAYOUT: Global<SkbLayout> =
+    Global::new(SkbLayout { ip_summed: 0, csum_start: 0, head: 0, shift: 0, pad: 0 });
+
 /// The settings.
 #[inline(always)]
 pub(crate) fn settings() -> Settings {
     SETTINGS.load()
+}
+
+/// Where a pending checksum is found.
+#[inline(always)]
+pub(crate) fn skb_layout() -> SkbLayout {
+    SKB_LAYOUT.load()
 }
 
 /// The BPF maps, as the decision's tables.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{
         bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head,
         bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
-        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push, generated::bpf_probe_read_kernel,
     },
 };
 use dataplane_common::{
@@ -17,7 +17,7 @@ use dataplane_common::{
     packet::{ETH_P_IPV4, ICMPV6, Payload, UDP, may_be_icmpv6},
 };
 
-use crate::count::Size;
+use crate::{count::Size, maps::skb_layout};
 
 /// Go on: with the next program, the next filter, the kernel (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 pub(crate) const NEXT: i32 = -1;
@@ -128,6 +128,58 @@ pub(crate) const PLAIN_IP: u16 = 28;
 
 /// Where TCP or UDP is in a plain frame.
 pub(crate) const PLAIN_L4: u32 = 34;
+
+/// `CHECKSUM_PARTIAL` (`include/linux/skbuff.h`).
+const PARTIAL: u8 = 3;
+
+/// Where in a frame the kernel, or the NIC, will write a checksum that is pending (`CHECKSUM_PARTIAL`,
+/// `net/core/dev.c`, `skb_checksum_help`), in bytes from the frame's start; 0 for one that would be written before
+/// it. `None` if no checksum is pending, and on a kernel of which the layout of an skb is not known.
+///
+/// A program's context is the skb itself, whose fields BPF does not show: they are read as the memory of the kernel
+/// that they are.
+#[inline(always)]
+pub(crate) fn pending_checksum(skb: *mut __sk_buff) -> Option<u32> {
+    let at = maclane_pending_checksum(skb);
+    (at != NO_CHECKSUM).then_some(at)
+}
+
+/// No checksum is pending.
+const NO_CHECKSUM: u32 = u32::MAX;
+
+/// [`pending_checksum`], or [`NO_CHECKSUM`]: a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_pending_checksum(skb: *mut __sk_buff) -> u32 {
+    let layout = skb_layout();
+    // Without the layout the verifier need not look at the rest: a kernel that is locked down has no such helper.
+    if layout.csum_start == 0 {
+        return NO_CHECKSUM;
+    }
+    let summed: u8 = in_kernel(skb, layout.ip_summed);
+    if summed >> layout.shift & 3 != PARTIAL {
+        return NO_CHECKSUM;
+    }
+    let [start, offset]: [u16; 2] = in_kernel(skb, layout.csum_start);
+    let [head, data]: [u64; 2] = in_kernel(skb, layout.head);
+    let at = head + u64::from(start) + u64::from(offset);
+    #[allow(clippy::cast_possible_truncation, reason = "within 128 KiB")]
+    let at = at.saturating_sub(data) as u32;
+    at
+}
+
+/// What the kernel has at `offset` of an skb; zeros if it cannot be read.
+#[inline(always)]
+fn in_kernel<T: Copy>(skb: *mut __sk_buff, offset: u16) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of it, zeros if it fails (`kernel/trace/bpf_trace.c`,
+    // `bpf_probe_read_kernel_common`), and any are a value of the integers that are read here.
+    unsafe {
+        let at = skb.cast::<u8>().add(offset.into());
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, at.cast());
+        value.assume_init()
+    }
+}
 
 impl Skb {
     /// Copies a frame whose headers are not in its linear part there, all of it. To be called before

@@ -50,13 +50,17 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-/// A name that nothing else on this machine has: prefix, process and a counter.
+/// A name that nothing else on this machine has: prefix, process, when it began, and a counter. An ended
+/// run may have left names of a process with the same ID.
 pub(crate) fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    static BEGAN: LazyLock<u128> =
+        LazyLock::new(|| UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() & 0xff_ffff));
+    let (process, count) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    format!("{prefix}{process}-{:x}-{count}", *BEGAN)
 }
 
 /// A time that is long enough on this machine: a slow one, such as an emulated one, says in

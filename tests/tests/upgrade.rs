@@ -202,6 +202,23 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
     }
 }
 
+/// A kernel that is locked down, or has no BTF, lets no program see where a checksum is to be made: users are told.
+#[test]
+fn a_kernel_that_hides_pending_checksums_is_a_problem() {
+    let points = Failpoints::new();
+    points.refuse(&["skb_layout"]);
+    let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
+    site.assert_works();
+    let what = "pending checksums are not looked for: skb_layout is refused";
+    for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
+        assert!(text.contains(what), "{text}");
+    }
+    for network in ["lan", "lanv", "lan10"] {
+        site.daemon.run(&["network", "set", network, "--security", "off"]);
+    }
+    eventually("nothing is to be looked for", SOON, || site.daemon.problems() == "[]");
+}
+
 #[test]
 fn a_kernel_that_does_not_take_a_program_of_tc_says_which() {
     let lan = Lan::new(1);

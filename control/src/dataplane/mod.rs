@@ -1,6 +1,7 @@
 //! The programs and maps of a parent in the kernel. The only module that knows aya.
 
 mod attach;
+mod btf;
 mod clsact;
 mod guard;
 mod held;
@@ -15,6 +16,7 @@ mod xdp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::LazyLock,
 };
 
 use aya::{
@@ -24,7 +26,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use dataplane_common::{
-    abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings},
+    abi::{self, Learned, NeighbourKey, Offence, OffenceKey, Settings, SkbLayout},
     topology::{TableSet, Topology},
     trace::Tracer,
 };
@@ -50,6 +52,26 @@ pub(crate) fn sees_netns() -> bool {
     let helper = BpfHelper::BPF_FUNC_get_netns_cookie;
     failpoint::refuse("get_netns_cookie").is_ok()
         && is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false)
+}
+
+/// Where the programs find pending checksums, or why they do not.
+static SKB_LAYOUT: LazyLock<std::result::Result<SkbLayout, String>> =
+    LazyLock::new(|| skb_layout().map_err(|error| error.to_string()));
+
+/// Where the programs find pending checksums.
+///
+/// # Errors
+///
+/// If the kernel does not say, or does not let programs read its memory (`bpf_probe_read_kernel`): it is locked down for
+/// confidentiality (`kernel_lockdown(7)`).
+fn skb_layout() -> Result<SkbLayout> {
+    let helper = BpfHelper::BPF_FUNC_probe_read_kernel;
+    failpoint::refuse("skb_layout")?;
+    if !is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false) {
+        let why = "the kernel does not let BPF programs read its memory; is it locked down for confidentiality?";
+        return Err(Error::failed(why));
+    }
+    btf::skb_layout()
 }
 
 /// Its programs, by the names that the kernel shows.
@@ -136,6 +158,8 @@ impl Dataplane {
         let mut loader = EbpfLoader::new();
         // Nothing is relocated against the kernel's own types.
         loader.btf(None).override_global("SETTINGS", &settings, true);
+        let layout = SKB_LAYOUT.clone().unwrap_or_default();
+        loader.override_global("SKB_LAYOUT", &layout, true);
         for name in abi::map::ALL {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -174,6 +198,11 @@ impl Dataplane {
         #[cfg(feature = "bpf-log")]
         log_lines(&mut dataplane.ebpf);
         Ok(dataplane)
+    }
+
+    /// Why pending checksums are not looked for, on a kernel that does not let the programs see them.
+    pub(crate) fn misses_checksums() -> Option<&'static str> {
+        SKB_LAYOUT.as_ref().err().map(String::as_str)
     }
 
     /// Makes the ingress lead to the newest program for frames between siblings. True if it did not.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    dataplane::{Mark, TcKind, XdpIn},
+    dataplane::{Dataplane, Mark, TcKind, XdpIn},
     error::{Context, Error, Result},
     model::{Kind, Security},
     netlink::Link,
@@ -274,12 +274,22 @@ impl State {
         let sees_netns = self.sees_netns;
         let parent = self.parent_mut(iface)?;
         parent.problems.retain(|about, _| {
-            !matches!(about, Problem::Guard | Problem::Bypass | Problem::Mtu(_))
+            !matches!(
+                about,
+                Problem::Guard | Problem::Bypass | Problem::Checksums | Problem::Mtu(_)
+            )
         });
         let (Some(plane), Some(link)) = (&parent.plane, &parent.link) else { return Ok(()) };
         if let Some(why) = parent.sockopt_refused.as_ref().filter(|_| is_enforced) {
             let problem = bypass_problem(why, sees_netns && plane.guard_refused().is_none());
             parent.problems.insert(Problem::Bypass, problem);
+        }
+        if let Some(why) = Dataplane::misses_checksums().filter(|_| is_enforced) {
+            let problem = format!(
+                "pending checksums are not looked for: {why}; a guest in a child, or a child with CAP_NET_RAW, can have \
+                 one written over a header that was checked"
+            );
+            parent.problems.insert(Problem::Checksums, problem);
         }
         let refused = plane.guard_refused().filter(|_| has_macvlan || !parent.adopted.is_empty());
         if let Some(why) = refused {

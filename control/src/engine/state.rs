@@ -265,6 +265,8 @@ pub(crate) enum Problem {
     Guard,
     /// Frames around that program, and the options of sockets that send them.
     Bypass,
+    /// Checksums that are still to be made.
+    Checksums,
     /// The MTU of the child with this name.
     Mtu(String),
     /// The last pass of the control loop.
