@@ -94,7 +94,14 @@ pub(crate) fn run(kernels: &[Kernel], arguments: &[OsString]) -> Result<()> {
             }
         });
     }
-    finish(report)
+    // A machine without a test of that name is none to complain of: another one may have it.
+    let has_cases = report.has_cases();
+    finish(report)?;
+    ensure!(
+        has_cases,
+        "no test ran: a filter is a part of a test's name, as `cargo nextest list` shows it"
+    );
+    Ok(())
 }
 
 /// Lint, the unit tests, and one integration test of each mechanism on the running kernel.

@@ -115,6 +115,12 @@ impl Report {
         stages.iter().map(|stage| (stage.name.clone(), stage.error.clone(), stage.wall)).collect()
     }
 
+    /// True if a test has run.
+    pub(crate) fn has_cases(&self) -> bool {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.iter().any(|stage| !stage.cases.is_empty())
+    }
+
     /// Prints the table, writes it to a file as JSON, and fails if a stage has.
     pub(crate) fn finish(self, file: &Path) -> Result<()> {
         let (wall, cpu) =
