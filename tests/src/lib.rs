@@ -38,6 +38,7 @@ pub mod site;
 pub mod stranger;
 pub mod tap;
 pub mod tcp;
+pub mod team;
 pub mod topology;
 pub mod traffic;
 pub mod tun;

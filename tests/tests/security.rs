@@ -15,6 +15,8 @@ mod attacks_v6;
 mod bypass;
 #[path = "security/checksum.rs"]
 mod checksum;
+#[path = "security/devices.rs"]
+mod devices;
 #[path = "security/floods.rs"]
 mod floods;
 #[path = "security/identity.rs"]

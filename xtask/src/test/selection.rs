@@ -89,6 +89,15 @@ const IN_MACHINES: &[Selected] = &[
         ],
         kernels: BOTH,
     },
+    // These need modules that the running kernel may not have, and not a version.
+    Selected {
+        program: "security",
+        tests: &[
+            "no_forgery_leaves_above_a_macvlan_childs_link",
+            "no_forgery_leaves_above_a_veth_childs_link",
+        ],
+        kernels: &["6.12"],
+    },
     Selected {
         program: "unrecorded",
         tests: &["links_without_a_record_are_isolated"],

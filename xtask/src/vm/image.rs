@@ -42,6 +42,25 @@ const MODULES: &[&str] = &[
     "drivers/net/veth",
     "drivers/net/macvlan",
     "drivers/net/bonding/bonding",
+    "drivers/net/team/team",
+    "drivers/net/team/team_mode_roundrobin",
+    "drivers/net/ipvlan/ipvlan",
+    "net/ipv4/tunnel4",
+    "net/ipv4/ip_tunnel",
+    "net/ipv4/ipip",
+    "net/ipv4/gre",
+    "net/ipv4/ip_gre",
+    "net/ipv4/udp_tunnel",
+    "net/ipv6/ip6_udp_tunnel",
+    "drivers/net/vxlan/vxlan",
+    // MACsec finds its cipher only when it is used.
+    "crypto/crypto_null",
+    // Before Linux 6.2 in the other folder.
+    "crypto/gf128mul",
+    "lib/crypto/gf128mul",
+    "crypto/ghash-generic",
+    "crypto/gcm",
+    "drivers/net/macsec",
 ];
 
 /// Programs of `busybox` that the init script uses.

@@ -17,6 +17,9 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # The first port is the kernel's console, the second one what people read.
 exec >/dev/ttyS1 2>&1
 
+# Or every namespace of a test gets tunnel devices of its own.
+echo 2 >/proc/sys/net/core/fb_tunnels_only_for_init_net
+
 while read -r module; do
     insmod "/modules/$(uname -r)/$module.ko" || echo "cannot load $module"
 done <"/modules/$(uname -r)/list"
