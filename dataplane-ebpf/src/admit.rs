@@ -228,7 +228,9 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                         && word(20) & 0x1fff == 0
                         && word(34) != dhcp::SERVER_PORT
                         && !dhcp::is_port(word(36)));
-            is_plain && pending_checksum(skb).is_none_or(|at| at >= PLAIN_L4 + CHECKSUM)
+            is_plain
+                && pending_checksum(skb)
+                    .is_none_or(|at| (PLAIN_L4 + CHECKSUM..=FARTHEST).contains(&at))
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
@@ -313,7 +315,7 @@ extern "C" fn maclane_checksum_hides(skb: *mut __sk_buff, from: u32) -> u32 {
         // Of a packet inside (GRE, IP), which is not looked at.
         _ => at,
     };
-    if pending < least { HIDES } else { 0 }
+    if pending < least || pending > FARTHEST { HIDES } else { 0 }
 }
 
 /// True for a message of DHCP or DHCPv6, by the ports of UDP.
@@ -333,6 +335,11 @@ fn has_checked_headers(policy: &Policy) -> bool {
 /// Where the checksum of UDP is (RFC 768). That of TCP comes later (RFC 9293, section 3.1). What is checked of
 /// both, the ports, comes before.
 const CHECKSUM: u32 = 6;
+
+/// Where a pending checksum is at most. NICs that make any (`NETIF_F_HW_CSUM`) take its place in 8 bits
+/// (`drivers/net/ethernet/intel/e1000/e1000_hw.h`, `struct e1000_context_desc`): one farther off comes out in a
+/// header. The rest is room for the tags that are put in front later.
+const FARTHEST: u32 = 240;
 
 /// `IPPROTO_*` (`include/uapi/linux/in.h`).
 const ICMP: u8 = 1;

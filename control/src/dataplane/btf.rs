@@ -75,8 +75,9 @@ fn layout_in(bytes: &[u8]) -> std::result::Result<SkbLayout, String> {
         ip_summed: byte,
         csum_start: pair("csum_start", "csum_offset", 2)?,
         head: pair("head", "data", 8)?,
+        // Bits are counted from the other end there.
         #[expect(clippy::cast_possible_truncation, reason = "at most 6")]
-        shift: shift as u8,
+        shift: if cfg!(target_endian = "big") { 6 - shift as u8 } else { shift as u8 },
         pad: 0,
     })
 }
@@ -255,7 +256,13 @@ mod tests {
 
     #[test]
     fn members_are_found_in_structs_without_a_name() {
-        let want = SkbLayout { ip_summed: 24, csum_start: 26, head: 8, shift: 5, pad: 0 };
+        let want = SkbLayout {
+            ip_summed: 24,
+            csum_start: 26,
+            head: 8,
+            shift: if cfg!(target_endian = "big") { 1 } else { 5 },
+            pad: 0,
+        };
         assert_eq!(layout_in(&btf("csum_offset", 5)), Ok(want));
     }
 
