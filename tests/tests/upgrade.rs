@@ -27,6 +27,14 @@ fn begin(setup: Setup<'_>) -> Site {
     Site::furnish(lan, daemon)
 }
 
+/// The same on a kernel that does not take or tell what is named, as long as the first value is there.
+fn begin_without(what: &str) -> (Failpoints, Site) {
+    let points = Failpoints::new();
+    points.refuse(&[what]);
+    let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
+    (points, site)
+}
+
 fn pings(site: &Site) -> [Ping; 4] {
     [
         Ping::start(site.host(), v4(101), OFTEN),
@@ -170,9 +178,7 @@ fn another_way_of_attaching_replaces_the_first() {
 
 #[test]
 fn a_kernel_that_does_not_take_xdp_is_served_by_tc() {
-    let points = Failpoints::new();
-    points.refuse(&["maclane_xdp"]);
-    let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
+    let (_points, site) = begin_without("maclane_xdp");
     site.assert_works();
     assert_eq!(site.daemon.problems(), "[]", "nobody asked for XDP");
     for mode in ["native", "generic"] {
@@ -191,9 +197,7 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
         return;
     }
     for program in ["maclane_guard", "maclane_macvlan"] {
-        let points = Failpoints::new();
-        points.refuse(&[program]);
-        let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
+        let (_points, site) = begin_without(program);
         site.assert_works();
         assert_eq!(site.daemon.inspect("m")["identity"], "mac");
         for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {
@@ -205,9 +209,7 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
 /// A kernel that is locked down, or has no BTF, lets no program see where a checksum is to be made: users are told.
 #[test]
 fn a_kernel_that_hides_pending_checksums_is_a_problem() {
-    let points = Failpoints::new();
-    points.refuse(&["skb_layout"]);
-    let site = begin(Setup { environment: Some(points.variable()), ..Setup::default() });
+    let (_points, site) = begin_without("skb_layout");
     site.assert_works();
     let what = "pending checksums are not looked for: skb_layout is refused";
     for text in [site.daemon.problems(), site.daemon.run(&["doctor"])] {

@@ -265,7 +265,7 @@ pub(crate) enum Problem {
     Guard,
     /// Frames around that program, and the options of sockets that send them.
     Bypass,
-    /// Checksums that are still to be made.
+    /// Pending checksums, which the kernel does not show.
     Checksums,
     /// The MTU of the child with this name.
     Mtu(String),

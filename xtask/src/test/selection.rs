@@ -89,6 +89,11 @@ const IN_MACHINES: &[Selected] = &[
         ],
         kernels: BOTH,
     },
+    Selected {
+        program: "unrecorded",
+        tests: &["links_without_a_record_are_isolated"],
+        kernels: BOTH,
+    },
     // These need modules that the running kernel may not have, and not a version.
     Selected {
         program: "security",
@@ -98,12 +103,6 @@ const IN_MACHINES: &[Selected] = &[
         ],
         kernels: &["6.12"],
     },
-    Selected {
-        program: "unrecorded",
-        tests: &["links_without_a_record_are_isolated"],
-        kernels: BOTH,
-    },
-    // These need modules that the running kernel may not have, and not a version.
     Selected { program: "other_links", tests: &[], kernels: &["6.1"] },
     Selected { program: "docker_vlan", tests: &[], kernels: &["6.1"] },
     Selected { program: "sub_interface", tests: &[], kernels: &["6.12"] },
