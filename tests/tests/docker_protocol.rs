@@ -675,16 +675,16 @@ fn a_client_that_says_nothing_keeps_nobody_waiting() {
     plugin.call("NetworkDriver.DeleteNetwork", &json!({ "NetworkID": NETWORK }));
 }
 
+/// Calls are answered while the LAN is asked about the address of another, and one that ends it waits for its end.
 #[test]
-fn a_call_that_takes_long_keeps_nobody_waiting() {
+fn a_call_that_takes_long_holds_up_no_other() {
     let plugin = Plugin::new();
-    // The LAN is asked for 6 s. (That 30 s are the most is a test of the daemon's own, in which time is
+    // The LAN is asked for 15 s. (That 30 s are the most is a test of the daemon's own, in which time is
     // not what it is here.)
-    let options = json!({ "parent": PARENT, "probe": "6000" });
+    let options = json!({ "parent": PARENT, "probe": "15000" });
     plugin.network(NETWORK, "LocalDefault", &options, "192.168.50.0/24", "192.168.50.1/24");
     let socket = plugin.socket();
     let body = create_endpoint(NETWORK, ENDPOINT, "192.168.50.99/24").to_string();
-    let began = Instant::now();
     let late = std::thread::spawn(move || {
         http::request(&socket, "POST", "/NetworkDriver.CreateEndpoint", body.as_bytes())
     });
@@ -693,12 +693,11 @@ fn a_call_that_takes_long_keeps_nobody_waiting() {
     plugin.network(&id(1), "LocalDefault", &other, "10.7.0.0/24", "");
     plugin.call("NetworkDriver.CreateEndpoint", &create_endpoint(&id(1), &id(2), "10.7.0.2/24"));
     plugin.call("NetworkDriver.DeleteNetwork", &json!({ "NetworkID": id(1) }));
-    // One that nobody waits for any more is gone with its network.
+    // One that no engine waits for any more is gone with its network.
     plugin.call("NetworkDriver.DeleteEndpoint", &ids(NETWORK, ENDPOINT));
     plugin.call("NetworkDriver.DeleteNetwork", &json!({ "NetworkID": NETWORK }));
-    assert!(began.elapsed() < Duration::from_secs(5), "others wait: {:?}", began.elapsed());
+    assert!(!late.is_finished(), "others wait for the answer about the address");
     let answer = late.join().expect("no panic").expect("an answer");
-    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
     assert_ne!(answer.status, 200, "{}", answer.text);
     error_of(&answer);
     assert_eq!(plugin.daemon.json(&["child", "ls"]), json!([]));

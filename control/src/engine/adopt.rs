@@ -11,7 +11,7 @@ use super::{
     views::adopted_name,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     events::{Event, EventKind},
     failpoint::failpoint,
     model::{Mac, Mode, NetworkSpec},
@@ -49,6 +49,24 @@ pub(crate) struct Found {
     pub(crate) cookie: u64,
     /// The link in there.
     pub(crate) link: Link,
+}
+
+impl Found {
+    /// Its namespace. The process by which it was found may have ended, and its ID may be another's: then the
+    /// namespace is looked for again.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be found any more.
+    pub(crate) fn open(&self) -> Result<Netns> {
+        let is_it = |netns: &Netns| {
+            netns.id() == self.netns_id
+                && (self.cookie == 0 || netns.cookie().is_ok_and(|cookie| cookie == self.cookie))
+        };
+        let at_path = Netns::open_path(&self.netns).ok().filter(is_it);
+        let found = at_path.or_else(|| Netns::all().ok()?.into_iter().find(is_it));
+        found.ok_or_else(|| Error::failed("its namespace is not found; remove the link there"))
+    }
 }
 
 impl Adopted {
@@ -255,7 +273,7 @@ impl State {
             plane.forget_learned(|_, learned| learned.port == port)?;
         }
         if let (Some(plane), Some(found)) = (&mut parent.plane, &adopted.found)
-            && let Ok(netns) = Netns::open_path(&found.netns)
+            && let Ok(netns) = found.open()
         {
             match plane.attach_guard(port, &netns, (&found.link.name, found.link.index), false) {
                 Ok(guarded) => adopted.guarded = guarded,

@@ -20,7 +20,6 @@ use crate::{
     error::{Context, Error, Result},
     model::{Kind, Security},
     netlink::Link,
-    netns::Netns,
 };
 
 /// How often maps and pins are compared with what they should be.
@@ -139,7 +138,7 @@ impl State {
         let Some(plane) = &mut parent.plane else { return Ok(()) };
         for (mac, adopted) in parent.adopted.iter_mut().filter(|(_, a)| ports.contains(&a.port)) {
             let Some(found) = &adopted.found else { continue };
-            let Ok(netns) = Netns::open_path(&found.netns) else { continue };
+            let Ok(netns) = found.open() else { continue };
             let link = (found.link.name.as_str(), found.link.index);
             match plane.attach_guard(adopted.port, &netns, link, false) {
                 Ok(guarded) => adopted.guarded = guarded,

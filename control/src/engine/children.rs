@@ -401,7 +401,7 @@ impl State {
         let found = find_links(&self.netlink, parent.index, &[mac].into(), |_| true).await;
         for found in found.into_values() {
             if found.link.alias.as_deref() == Some(&alias(&record.spec.name)) {
-                let netns = Netns::open_path(&found.netns)?;
+                let netns = found.open()?;
                 Netlink::inside(&netns)?.delete(found.link.index).await?;
             }
         }

@@ -111,7 +111,7 @@ impl State {
         let mut texts = Vec::new();
         for (mac, adopted) in &self.parent(&network.parent)?.adopted {
             let Some(found) = &adopted.found else { continue };
-            let Ok(netns) = crate::netns::Netns::open_path(&found.netns) else { continue };
+            let Ok(netns) = found.open() else { continue };
             let on_link = Netlink::inside(&netns)?.addresses().await?;
             let of_subnets = on_link.iter().filter(|(index, address)| {
                 *index == found.link.index && network.subnet_of(address.ip()).is_some()

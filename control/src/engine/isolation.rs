@@ -1,7 +1,7 @@
 //! Links that are isolated: no frame of theirs passes. They are a child's of maclane of which the store has
 //! no record, because it was lost or replaced by an older copy, or it is not known who made them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
@@ -17,7 +17,6 @@ use crate::{
     failpoint::failpoint,
     model::{Adopt, Kind, Mac, Mode},
     netlink::{Link, LinkKind, Netlink},
-    netns::{Netns, NetnsId},
 };
 
 /// Before the child and the parent in the alias of an isolated host end.
@@ -36,37 +35,39 @@ pub(crate) fn isolated_child_of(link: &Link) -> Option<(&str, &str)> {
 struct Isolated {
     mac: Mac,
     why: LinkOrigin,
-    netns: Option<(PathBuf, NetnsId)>,
-    index: u32,
-    ifname: String,
-    mode: Option<Mode>,
+    found: Option<Found>,
 }
 
 impl Isolated {
     fn new(mac: Mac, adopted: &Adopted) -> Self {
-        let found = adopted.found.as_ref();
-        Self {
-            mac,
-            why: adopted.origin.clone(),
-            netns: found.map(|found| (found.netns.clone(), found.netns_id)),
-            index: found.map_or(0, |found| found.link.index),
-            ifname: found.map_or_else(String::new, |found| found.link.name.clone()),
-            mode: found.and_then(|found| found.link.kind.mode()),
-        }
+        Self { mac, why: adopted.origin.clone(), found: adopted.found.clone() }
     }
 
-    fn inside(&self) -> Result<Netlink> {
+    fn mode(&self) -> Option<Mode> {
+        self.found.as_ref()?.link.kind.mode()
+    }
+
+    fn ifname(&self) -> &str {
+        self.found.as_ref().map_or("", |found| &found.link.name)
+    }
+
+    /// Its index, and netlink in its namespace.
+    fn inside(&self) -> Result<(u32, Netlink)> {
         let gone = || Error::failed("its namespace is not found; remove the link there");
-        let (path, id) = self.netns.as_ref().ok_or_else(gone)?;
-        let netns = Netns::open_path(path).ok().filter(|netns| netns.id() == *id);
-        Netlink::inside(&netns.ok_or_else(gone)?)
+        let found = self.found.as_ref().ok_or_else(gone)?;
+        Ok((found.link.index, Netlink::inside(&found.open()?)?))
+    }
+
+    async fn set_mode(&self, mode: Mode) -> Result<()> {
+        let (index, inside) = self.inside()?;
+        inside.set_mode(index, mode).await
     }
 
     /// In private mode the kernel gives it nothing of its siblings and them nothing of its own
     /// (`drivers/net/macvlan.c`, `macvlan_queue_xmit`, `macvlan_broadcast`): all is left to the dataplane.
     async fn make_private(&self) -> Result<()> {
-        if self.mode != Some(Mode::Private) && self.netns.is_some() {
-            self.inside()?.set_mode(self.index, Mode::Private).await?;
+        if self.mode() != Some(Mode::Private) && self.found.is_some() {
+            self.set_mode(Mode::Private).await?;
             failpoint!("link.private");
         }
         Ok(())
@@ -82,13 +83,14 @@ impl Isolated {
             "the macvlan link {} ({}), which the owner of a child has made, was in mode source, in which the kernel gives \
              it frames for others: {done}; remove it with `maclane child rm {name}`, and take veth children for owners \
              that have CAP_NET_ADMIN",
-            self.ifname, self.mac
+            self.ifname(),
+            self.mac
         )
     }
 
     fn problem(&self, iface: &str, has_record: bool, failed: Option<&Error>) -> String {
-        let place = match &self.netns {
-            Some((path, _)) => format!("{} in {}", self.ifname, path.display()),
+        let place = match &self.found {
+            Some(found) => format!("{} in {}", found.link.name, found.netns.display()),
             None => "in a namespace that is not found".into(),
         };
         let no_record = "of which the store has no record";
@@ -202,8 +204,8 @@ impl State {
             };
             if !is_isolated {
                 adopted.was_source = true;
-            } else if link.mode.is_some_and(|mode| mode != Mode::Private) {
-                adopted.mode_before = link.mode;
+            } else if link.mode().is_some_and(|mode| mode != Mode::Private) {
+                adopted.mode_before = link.mode();
             }
             if let Some(found) = adopted.found.as_mut().filter(|_| failed.is_none()) {
                 found.link.kind = LinkKind::Macvlan(Some(Mode::Private));
@@ -284,7 +286,8 @@ impl State {
         };
         let link = Isolated::new(mac, adopted);
         let doing = || format!("cannot remove child \"{name}\"");
-        link.inside().doing(doing)?.delete(link.index).await.doing(doing)?;
+        let (index, inside) = link.inside().doing(doing)?;
+        inside.delete(index).await.doing(doing)?;
         failpoint!("link.deleted");
         self.release_adopted(&iface, link.mac)?;
         self.sync_tables(&iface)?;
@@ -325,8 +328,8 @@ impl State {
         // The kernel's default where it is not known any more.
         let mode = adopted.mode_before.unwrap_or(Mode::Bridge);
         let link = Isolated::new(mac, adopted);
-        if link.mode == Some(Mode::Private) && link.netns.is_some() {
-            link.inside()?.set_mode(link.index, mode).await?;
+        if link.mode() == Some(Mode::Private) {
+            link.set_mode(mode).await?;
             failpoint!("link.mode");
         }
         let adopted = self.parent_mut(&iface)?.adopted.get_mut(&mac);

@@ -160,8 +160,7 @@ impl State {
         // All processes of the machine are read for what follows.
         let is_decided = evidence.is_hosts || evidence.inside.is_some() || owners.is_empty();
         let Some(found) = found.filter(|_| !is_decided) else { return evidence.origin() };
-        let netns = Netns::open_path(&found.netns).ok().filter(|n| n.id() == found.netns_id);
-        let Some(netns) = netns else { return evidence.origin() };
+        let Ok(netns) = found.open() else { return evidence.origin() };
         evidence.is_bound = netns.is_bound();
         evidence.was_hosts = self.was_moved(iface, found, &netns).await;
         let of_owners: BTreeSet<NetnsId> = owners.keys().copied().collect();

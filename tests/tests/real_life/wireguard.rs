@@ -16,8 +16,8 @@ use crate::{
 
 /// An end of a tunnel.
 struct End {
-    /// Its interface; no other end on this machine has the name, because its control socket lies in a
-    /// folder of the machine.
+    /// Its interface; no other end that runs on this machine has the name, because its control socket lies in
+    /// a folder of the machine.
     ifname: String,
     private: PathBuf,
     public: String,
@@ -26,10 +26,12 @@ struct End {
 
 impl End {
     #[track_caller]
-    fn start(ns: &Netns, dir: &Path) -> Self {
-        let ifname = ns.name().to_owned();
-        let program = Program::wireguard(ns, &ifname);
+    fn start(ns: &Netns, end: &str, dir: &Path) -> Self {
+        let ifname = format!("wg{}{end}", std::process::id());
         let socket = Path::new("/var/run/wireguard").join(format!("{ifname}.sock"));
+        // A run that was killed may have left one.
+        let _ = fs::remove_file(&socket);
+        let program = Program::wireguard(ns, &ifname);
         eventually("wireguard-go answers", SOON, || socket.exists());
         let private = dir.join(&ifname);
         let key = process::run(Command::new("wg").arg("genkey"));
@@ -75,7 +77,8 @@ fn wireguard_works_without_trust() {
         let child = site.member("child", "--ip 192.168.50.101/24");
         let router = &site.lan.router;
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let (near, far) = (End::start(&child.ns, dir.path()), End::start(&router.ns, dir.path()));
+        let near = End::start(&child.ns, "near", dir.path());
+        let far = End::start(&router.ns, "far", dir.path());
         near.connect(&child.ns, "10.77.0.1", (&far, "10.77.0.2", router.ip.into()));
         far.connect(
             &router.ns,

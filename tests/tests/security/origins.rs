@@ -59,6 +59,15 @@ impl Place {
         Self::of(process, id)
     }
 
+    /// Of another process in the same namespace.
+    fn again(&self) -> Self {
+        let netns = format!("--net={}", self.ns.path().display());
+        let mut command = Command::new("nsenter");
+        let process = Process::start(command.args([&netns, "sleep", "infinity"]));
+        let id = process.id();
+        Self::of(process, id)
+    }
+
     fn of(process: Process, id: u32) -> Self {
         let path = format!("/proc/{id}/ns/net");
         eventually("the process is in its namespace", SOON, || {
@@ -187,6 +196,29 @@ fn an_isolated_link_stays_isolated() {
     place.take(&site.evil.ns, "inner");
     eventually("a link of unknown origin is adopted", SOON, || {
         ping(&place.ns, site.lan.router.ip, 1, Duration::from_millis(20)).is_clean()
+    });
+}
+
+/// A link is still found when the process by which its namespace was found has ended, and another is there.
+#[test]
+fn a_namespace_outlives_the_process_that_showed_it() {
+    let site = Site::new(Attacker::Vepa);
+    settle(&site.evil.ns);
+    let first = Place::apart();
+    let second = first.again();
+    site.evil.ns.ip("link add link eth0 name inner type macvlan mode bridge");
+    let own = site.evil.ns.mac("inner");
+    first.take(&site.evil.ns, "inner");
+    // On kernels that do not tell the namespace, a frame tells of the link.
+    let _ = ping(&first.ns, site.lan.router.ip, 1, Duration::from_millis(20));
+    let seen = view(&site, own);
+    let shows = |place: &Place| seen["netns"] == *place.ns.path().display().to_string();
+    let (shown, other) = if shows(&first) { (first, second) } else { (second, first) };
+    assert!(shows(&shown) && seen["state"] == "isolated", "{seen}");
+    drop(shown);
+    site.daemon.run(&["child", "adopt", &format!("{PARENT}/{own}")]);
+    eventually("the link reaches the gateway", SOON, || {
+        ping(&other.ns, site.lan.router.ip, 1, Duration::from_millis(20)).is_clean()
     });
 }
 
