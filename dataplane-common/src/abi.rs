@@ -296,7 +296,7 @@ pub struct PortRef {
 pub mod netns_flag {
     /// Those by which a frame bypasses the guard of a macvlan child.
     pub const BYPASS: u16 = 1;
-    /// Those by which the sender chooses the place of a checksum that is still to be made.
+    /// Those by which the sender chooses the place of a pending checksum.
     pub const CHECKSUM: u16 = 1 << 1;
 }
 
@@ -727,12 +727,20 @@ pub struct SkbLayout {
     pub ip_summed: u16,
     /// `csum_start` and, behind it, `csum_offset`: two `u16`.
     pub csum_start: u16,
-    /// `head` and, behind it, `data`: two pointers.
-    pub head: u16,
+    /// [`Self::PLACE`] bytes that end with `head` and `data`, two pointers.
+    pub place: u16,
+    /// Where `transport_header`, a `u16`, is in them.
+    pub transport_header: u8,
     /// How far left of the lowest bit `ip_summed` stands.
     pub shift: u8,
-    /// Zero.
-    pub pad: u8,
+}
+
+impl SkbLayout {
+    /// Bytes that are read at once, of [`Self::place`].
+    pub const PLACE: usize = 40;
+
+    /// Where `head` is in them.
+    pub const HEAD: usize = Self::PLACE - 16;
 }
 
 /// The kinds of event in `maclane_events`.

@@ -32,7 +32,7 @@ use crate::{
     packed::{pack_mac, unpack_mac},
     place::Place,
     rights::{Rights, is_within_of, now, policy, port, remember},
-    skb::{PLAIN_IP, PLAIN_L4, PLAIN_LEN, Skb, pending_checksum},
+    skb::{PLAIN_IP, PLAIN_L4, PLAIN_LEN, PendingChecksum, Skb},
     tc::maclane_drop,
     trace::{Origin, Was, trace},
 };
@@ -228,9 +228,7 @@ fn is_plain(skb: *mut __sk_buff, policy: &Policy) -> bool {
                         && word(20) & 0x1fff == 0
                         && word(34) != dhcp::SERVER_PORT
                         && !dhcp::is_port(word(36)));
-            is_plain
-                && pending_checksum(skb)
-                    .is_none_or(|at| (PLAIN_L4 + CHECKSUM..=FARTHEST).contains(&at))
+            is_plain && (!PendingChecksum::is_in(skb) || maclane_plain_checksum(skb) != 0)
         }
         ETH_P_IPV6 => policy.checks & ALWAYS == 0 && !may_be_icmpv6(bytes[20]),
         _ => policy.checks & (ALWAYS | MESSAGES) == 0,
@@ -275,8 +273,9 @@ pub(crate) extern "C" fn maclane_admit(skb: *mut __sk_buff, origin: u32) -> i32 
 }
 
 /// Not 0 for a frame with a pending checksum that would be written over what was checked: one more than
-/// [`DropReason::HiddenHeader`]. The kernel, or the NIC, writes it behind every check, where the sender has chosen: a packet socket, a tap or tun device
-/// (`struct virtio_net_hdr`), or the owner of the link, who moves headers by traffic control.
+/// [`DropReason::HiddenHeader`]. The kernel, or the NIC, writes it behind every check, where the sender has chosen: a
+/// packet socket, a tap or tun device (`struct virtio_net_hdr`), or the owner of the link, who moves headers by
+/// traffic control.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn maclane_checksum_hides(skb: *mut __sk_buff, from: u32) -> u32 {
@@ -286,12 +285,15 @@ extern "C" fn maclane_checksum_hides(skb: *mut __sk_buff, from: u32) -> u32 {
     if policy(from).is_none_or(|policy| !has_checked_headers(policy)) {
         return 0;
     }
-    let (Some(pending), Some(place)) = (pending_checksum(skb), place(skb, from)) else { return 0 };
+    if !PendingChecksum::is_in(skb) {
+        return 0;
+    }
+    let Some(place) = place(skb, from) else { return 0 };
     let (bytes, offset) = (SkbBytes(skb), u32::from(place.offset));
     let (protocol, at) = match place.extra {
         ETH_P_IPV4 => {
             let Some(header) = bytes.load::<10>(offset) else { return HIDES };
-            // No kernel leaves a checksum to be made in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`).
+            // No kernel leaves a checksum pending in a fragment (`net/ipv4/ip_output.c`, `ip_do_fragment`).
             if header[6] & 0x1f | header[7] != 0 {
                 return HIDES;
             }
@@ -304,18 +306,34 @@ extern "C" fn maclane_checksum_hides(skb: *mut __sk_buff, from: u32) -> u32 {
                 Upper::Elsewhere | Upper::Hidden => return HIDES,
             }
         }
+        // Nothing inside is looked at.
+        ETH_P_MPLS_UC => (IPPROTO_MPLS, offset),
         _ => return HIDES,
     };
     let least = match protocol {
         // Only the first of the messages would be looked into.
         UDP if Skb(skb).is_segmented() && is_dhcp(bytes, at) => return HIDES,
-        TCP | UDP => at + CHECKSUM,
+        TCP | UDP => CHECKSUM,
         // Looked into, and no kernel leaves a checksum of these to others.
         ICMP | IGMP | ICMPV6 | PIM => return HIDES,
         // Of a packet inside (GRE, IP), which is not looked at.
-        _ => at,
+        _ => 0,
     };
-    if pending < least || pending > FARTHEST { HIDES } else { 0 }
+    if is_of(PendingChecksum::of(skb), at, least) { 0 } else { HIDES }
+}
+
+/// Not 0 if the pending checksum of a plain frame is that of its transport header.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn maclane_plain_checksum(skb: *mut __sk_buff) -> u32 {
+    is_of(PendingChecksum::of(skb), PLAIN_L4, CHECKSUM).into()
+}
+
+/// True for the pending checksum of a header that begins `at` that offset of the frame, of which the first
+/// `least` bytes were checked.
+#[inline(always)]
+fn is_of(pending: PendingChecksum, at: u32, least: u32) -> bool {
+    pending.start >= at && (at + least..=FARTHEST).contains(&pending.at)
 }
 
 /// True for a message of DHCP or DHCPv6, by the ports of UDP.
@@ -345,6 +363,10 @@ const FARTHEST: u32 = 240;
 const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const PIM: u8 = 103;
+const IPPROTO_MPLS: u8 = 137;
+
+/// `ETH_P_MPLS_UC` (`include/uapi/linux/if_ether.h`).
+const ETH_P_MPLS_UC: u16 = 0x8847;
 
 /// Tells whoever traces of a frame that its port may not send.
 #[inline(always)]

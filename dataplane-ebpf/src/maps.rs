@@ -56,7 +56,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
 /// Where a pending checksum is found, frozen when the programs are loaded.
 #[unsafe(no_mangle)]
 static SKB_LAYOUT: Global<SkbLayout> =
-    Global::new(SkbLayout { ip_summed: 0, csum_start: 0, head: 0, shift: 0, pad: 0 });
+    Global::new(SkbLayout { ip_summed: 0, csum_start: 0, place: 0, transport_header: 0, shift: 0 });
 
 /// The settings.
 #[inline(always)]

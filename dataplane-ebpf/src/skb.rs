@@ -11,7 +11,9 @@ use aya_ebpf::{
     },
 };
 use dataplane_common::{
-    Frame, Mark, dhcp,
+    Frame, Mark,
+    abi::SkbLayout,
+    dhcp,
     frame::{ETH_HLEN, ETH_P_8021Q, HEAD_LEN, Head, Mac, OffloadedTag, Tag, VLAN_HLEN},
     mark::MENDED,
     packet::{ETH_P_IPV4, ICMPV6, Payload, UDP, may_be_icmpv6},
@@ -132,52 +134,81 @@ pub(crate) const PLAIN_L4: u32 = 34;
 /// `CHECKSUM_PARTIAL` (`include/linux/skbuff.h`).
 const PARTIAL: u8 = 3;
 
-/// Where in a frame the kernel, or the NIC, will write a checksum that is pending (`CHECKSUM_PARTIAL`,
-/// `net/core/dev.c`, `skb_checksum_help`), in bytes from the frame's start; 0 for one that would be written before
-/// it. `None` if no checksum is pending, and on a kernel of which the layout of an skb is not known.
-///
-/// A program's context is the skb itself, whose fields BPF does not show: they are read as the memory of the kernel
-/// that they are.
-#[inline(always)]
-pub(crate) fn pending_checksum(skb: *mut __sk_buff) -> Option<u32> {
-    let at = maclane_pending_checksum(skb);
-    (at != NO_CHECKSUM).then_some(at)
+/// A pending checksum (`CHECKSUM_PARTIAL`), which the kernel, or the NIC, computes and writes into a frame when it
+/// sends it (`net/core/dev.c`, `skb_checksum_help`). Both offsets are in bytes from the frame's start; 0 for what
+/// lies before it.
+#[derive(Clone, Copy)]
+pub(crate) struct PendingChecksum {
+    /// From where on bytes are summed (`csum_start`), or where the transport header is said to be, if that comes
+    /// first: there are NICs that put the checksum where it stands behind the transport header (r8169, sky2).
+    pub(crate) start: u32,
+    /// Where the checksum is written.
+    pub(crate) at: u32,
 }
 
-/// No checksum is pending.
-const NO_CHECKSUM: u32 = u32::MAX;
+impl PendingChecksum {
+    /// What cannot be read counts as pending before the frame.
+    const HIDDEN: Self = Self { start: 0, at: 0 };
 
-/// [`pending_checksum`], or [`NO_CHECKSUM`]: a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn maclane_pending_checksum(skb: *mut __sk_buff) -> u32 {
-    let layout = skb_layout();
-    // Without the layout the verifier need not look at the rest: a kernel that is locked down has no such helper.
-    if layout.csum_start == 0 {
-        return NO_CHECKSUM;
+    /// True for a frame that has one; false for each on a kernel of which the layout of an skb is not known.
+    #[inline(always)]
+    pub(crate) fn is_in(skb: *mut __sk_buff) -> bool {
+        let layout = skb_layout();
+        // Without the layout the verifier need not look at the rest: a kernel that is locked down has no such
+        // helper.
+        if layout.csum_start == 0 {
+            return false;
+        }
+        let mut summed = MaybeUninit::<u8>::uninit();
+        let is_hidden = !in_kernel(skb, layout.ip_summed, &mut summed);
+        // SAFETY: the helper has written it.
+        let summed = unsafe { summed.assume_init() };
+        // Not one after the other: the verifier would follow each way to the end.
+        is_hidden | (summed >> layout.shift & 3 == PARTIAL)
     }
-    let summed: u8 = in_kernel(skb, layout.ip_summed);
-    if summed >> layout.shift & 3 != PARTIAL {
-        return NO_CHECKSUM;
+
+    /// That of a frame that [has one](Self::is_in), read as the memory of the kernel that it is: a program's context is
+    /// the skb itself, of which BPF does not show these fields.
+    #[inline(always)]
+    pub(crate) fn of(skb: *mut __sk_buff) -> Self {
+        let layout = skb_layout();
+        if layout.csum_start == 0 {
+            return Self::HIDDEN;
+        }
+        let mut sum = MaybeUninit::<[u16; 2]>::uninit();
+        let mut place = MaybeUninit::<[u64; SkbLayout::PLACE / 8]>::uninit();
+        if !in_kernel(skb, layout.csum_start, &mut sum) || !in_kernel(skb, layout.place, &mut place)
+        {
+            return Self::HIDDEN;
+        }
+        // SAFETY: the helper has written both.
+        let (sum, place) = unsafe { (sum.assume_init(), place.assume_init_ref()) };
+        let ([start, offset], [.., head, data]) = (sum, *place);
+        let at = usize::from(layout.transport_header);
+        if at > SkbLayout::HEAD - 2 {
+            return Self::HIDDEN;
+        }
+        // SAFETY: both bytes were checked to be inside; any alignment will do.
+        let transport =
+            unsafe { place.as_ptr().cast::<u8>().add(at).cast::<u16>().read_unaligned() };
+        let ahead = data - head;
+        // One that was not set is the greatest number.
+        let first = if transport < start { transport } else { start };
+        #[allow(clippy::cast_possible_truncation, reason = "within 128 KiB")]
+        let within = |at: u64| at.saturating_sub(ahead) as u32;
+        let at = u64::from(start) + u64::from(offset);
+        Self { start: within(first.into()), at: within(at) }
     }
-    let [start, offset]: [u16; 2] = in_kernel(skb, layout.csum_start);
-    let [head, data]: [u64; 2] = in_kernel(skb, layout.head);
-    let at = head + u64::from(start) + u64::from(offset);
-    #[allow(clippy::cast_possible_truncation, reason = "within 128 KiB")]
-    let at = at.saturating_sub(data) as u32;
-    at
 }
 
-/// What the kernel has at `offset` of an skb; zeros if it cannot be read.
+/// Reads what the kernel has at `offset` of an skb into integers; zeros and false if it cannot be read.
 #[inline(always)]
-fn in_kernel<T: Copy>(skb: *mut __sk_buff, offset: u16) -> T {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes all of it, zeros if it fails (`kernel/trace/bpf_trace.c`,
+fn in_kernel<T: Copy>(skb: *mut __sk_buff, offset: u16, to: &mut MaybeUninit<T>) -> bool {
+    // SAFETY: the helper writes all of `to`, zeros if it fails (`kernel/trace/bpf_trace.c`,
     // `bpf_probe_read_kernel_common`), and any are a value of the integers that are read here.
     unsafe {
-        let at = skb.cast::<u8>().add(offset.into());
-        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, at.cast());
-        value.assume_init()
+        let from = skb.cast::<u8>().add(offset.into());
+        bpf_probe_read_kernel(to.as_mut_ptr().cast(), size_of::<T>() as u32, from.cast()) == 0
     }
 }
 

@@ -206,7 +206,7 @@ fn a_kernel_that_does_not_take_the_guard_knows_children_by_their_mac_and_doctor_
     }
 }
 
-/// A kernel that is locked down, or has no BTF, lets no program see where a checksum is to be made: users are told.
+/// A kernel that is locked down, or has no BTF, lets no program see pending checksums: users are told.
 #[test]
 fn a_kernel_that_hides_pending_checksums_is_a_problem() {
     let (_points, site) = begin_without("skb_layout");

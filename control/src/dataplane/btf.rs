@@ -43,9 +43,10 @@ pub(crate) fn skb_layout() -> Result<SkbLayout> {
 
 /// The layout in a kernel's BTF, or what stands against it.
 fn layout_in(bytes: &[u8]) -> std::result::Result<SkbLayout, String> {
-    let btf = Btf::parse(bytes)
-        .ok_or("it is cut off, or has a kind of type that maclane does not know")?;
-    let skb = btf.named(STRUCT, "sk_buff").ok_or("there is no struct sk_buff")?;
+    let btf = Btf::parse(bytes).ok_or("it is cut off")?;
+    let skb = btf
+        .named(STRUCT, "sk_buff")
+        .ok_or("there is no struct sk_buff among the types that maclane can read")?;
     let member =
         |name: &str| btf.member(skb, name, LEVELS).ok_or(format!("struct sk_buff has no {name}"));
     let bytes = |name: &str| {
@@ -71,14 +72,23 @@ fn layout_in(bytes: &[u8]) -> std::result::Result<SkbLayout, String> {
         .ok()
         .filter(|_| in_one)
         .ok_or("ip_summed is not two bits of one byte")?;
+    let head = pair("head", "data", 8)?;
+    let place = head
+        .checked_sub(u16::try_from(SkbLayout::HEAD).expect("small"))
+        .ok_or("head is too near to the start")?;
+    let transport_header = bytes("transport_header")?
+        .checked_sub(place)
+        .filter(|at| usize::from(*at) <= SkbLayout::HEAD - 2)
+        .ok_or("transport_header is too far from head")?;
     Ok(SkbLayout {
         ip_summed: byte,
         csum_start: pair("csum_start", "csum_offset", 2)?,
-        head: pair("head", "data", 8)?,
+        place,
+        #[expect(clippy::cast_possible_truncation, reason = "in 40 bytes")]
+        transport_header: transport_header as u8,
         // Bits are counted from the other end there.
         #[expect(clippy::cast_possible_truncation, reason = "at most 6")]
         shift: if cfg!(target_endian = "big") { 6 - shift as u8 } else { shift as u8 },
-        pad: 0,
     })
 }
 
@@ -99,7 +109,8 @@ struct Btf<'a> {
 }
 
 impl<'a> Btf<'a> {
-    /// `None` for what is no BTF of this byte order, or has a kind of type that is not known.
+    /// `None` for what is no BTF of this byte order, or is cut off. Types behind one of a kind that is not known are
+    /// left out: how long that is, is not known either.
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         let magic = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
         let [header, types_at, types, names_at, names] = [4, 8, 12, 16, 20]
@@ -113,9 +124,10 @@ impl<'a> Btf<'a> {
         let mut starts = Vec::new();
         while at < types.len() {
             starts.push(at);
-            at += TYPE + behind(word(types, at + 4)?)?;
+            let Some(behind) = behind(word(types, at + 4)?) else { break };
+            at += TYPE + behind;
         }
-        (magic == MAGIC && at == types.len()).then_some(Self { types, names, starts })
+        (magic == MAGIC && at <= types.len()).then_some(Self { types, names, starts })
     }
 
     /// Where the first type of that kind and name begins.
@@ -198,8 +210,9 @@ const fn behind(info: u32) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// `struct sk_buff { union { void *head; }; void *data; struct { u8 a:5, ip_summed:2; u16 csum_start, csum_offset; }; }`
-    /// as a kernel would have it, but for the types of its members.
+    /// `struct sk_buff { struct { u8 a:5, ip_summed:2; u16 csum_start, csum_offset, transport_header; }; ... union {
+    /// void *head; }; void *data; }` as a kernel would have it, but for the types of its members. Behind it is a type
+    /// of a kind that a later kernel may have.
     fn btf(second: &str, summed_at: u32) -> Vec<u8> {
         let mut names = vec![0];
         let mut name = |text: &str| {
@@ -214,8 +227,8 @@ mod tests {
             vec![0, info(UNION, 1, 0), 8, name("head"), 1, 0],
             vec![
                 0,
-                info(STRUCT, 3, 1),
-                6,
+                info(STRUCT, 4, 1),
+                8,
                 name("ip_summed"),
                 1,
                 2 << 24 | summed_at,
@@ -225,21 +238,25 @@ mod tests {
                 name(second),
                 1,
                 32,
+                name("transport_header"),
+                1,
+                48,
             ],
             vec![
                 name("sk_buff"),
                 info(STRUCT, 3, 0),
-                24,
-                0,
-                2,
-                64,
-                name("data"),
-                1,
-                128,
+                48,
                 0,
                 3,
-                192,
+                64,
+                0,
+                2,
+                256,
+                name("data"),
+                1,
+                320,
             ],
+            vec![name("later"), info(31, 1, 0), 0, 0],
         ]
         .concat();
         let types: Vec<u8> = members.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -257,11 +274,11 @@ mod tests {
     #[test]
     fn members_are_found_in_structs_without_a_name() {
         let want = SkbLayout {
-            ip_summed: 24,
-            csum_start: 26,
-            head: 8,
+            ip_summed: 8,
+            csum_start: 10,
+            place: 8,
+            transport_header: 6,
             shift: if cfg!(target_endian = "big") { 1 } else { 5 },
-            pad: 0,
         };
         assert_eq!(layout_in(&btf("csum_offset", 5)), Ok(want));
     }
@@ -285,6 +302,6 @@ mod tests {
     #[test]
     fn the_running_kernel_has_a_layout() {
         let layout = skb_layout().expect("a kernel with BTF");
-        assert!(layout.csum_start > 0 && layout.head > layout.csum_start, "{layout:?}");
+        assert!(layout.csum_start > 0 && layout.place > layout.csum_start, "{layout:?}");
     }
 }

@@ -16,7 +16,7 @@ mod xdp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::LazyLock,
+    sync::OnceLock,
 };
 
 use aya::{
@@ -54,10 +54,6 @@ pub(crate) fn sees_netns() -> bool {
         && is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false)
 }
 
-/// Where the programs find pending checksums, or why they do not.
-static SKB_LAYOUT: LazyLock<std::result::Result<SkbLayout, String>> =
-    LazyLock::new(|| skb_layout().map_err(|error| error.to_string()));
-
 /// Where the programs find pending checksums.
 ///
 /// # Errors
@@ -65,13 +61,19 @@ static SKB_LAYOUT: LazyLock<std::result::Result<SkbLayout, String>> =
 /// If the kernel does not say, or does not let programs read its memory (`bpf_probe_read_kernel`): it is locked down for
 /// confidentiality (`kernel_lockdown(7)`).
 fn skb_layout() -> Result<SkbLayout> {
+    /// What a kernel has once said.
+    static KNOWN: OnceLock<SkbLayout> = OnceLock::new();
+    if let Some(layout) = KNOWN.get() {
+        return Ok(*layout);
+    }
     let helper = BpfHelper::BPF_FUNC_probe_read_kernel;
     failpoint::refuse("skb_layout")?;
     if !is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false) {
         let why = "the kernel does not let BPF programs read its memory; is it locked down for confidentiality?";
         return Err(Error::failed(why));
     }
-    btf::skb_layout()
+    let layout = btf::skb_layout()?;
+    Ok(*KNOWN.get_or_init(|| layout))
 }
 
 /// Its programs, by the names that the kernel shows.
@@ -109,6 +111,8 @@ pub(crate) struct Dataplane {
     xdp_refused: Option<String>,
     /// Why options of sockets cannot be refused: the kernel does not take the program.
     sockopt_refused: Option<String>,
+    /// Why pending checksums are not looked for.
+    checksums_hidden: Option<String>,
 }
 
 macro_rules! failed {
@@ -158,7 +162,10 @@ impl Dataplane {
         let mut loader = EbpfLoader::new();
         // Nothing is relocated against the kernel's own types.
         loader.btf(None).override_global("SETTINGS", &settings, true);
-        let layout = SKB_LAYOUT.clone().unwrap_or_default();
+        let (layout, checksums_hidden) = match skb_layout() {
+            Ok(layout) => (layout, None),
+            Err(e) => (SkbLayout::default(), Some(e.to_string())),
+        };
         loader.override_global("SKB_LAYOUT", &layout, true);
         for name in abi::map::ALL {
             loader.map_pin_path(name, pins.map(name));
@@ -193,6 +200,7 @@ impl Dataplane {
             siblings,
             xdp_refused,
             sockopt_refused,
+            checksums_hidden,
         };
         dataplane.load_programs()?;
         #[cfg(feature = "bpf-log")]
@@ -201,8 +209,8 @@ impl Dataplane {
     }
 
     /// Why pending checksums are not looked for, on a kernel that does not let the programs see them.
-    pub(crate) fn misses_checksums() -> Option<&'static str> {
-        SKB_LAYOUT.as_ref().err().map(String::as_str)
+    pub(crate) fn checksums_hidden(&self) -> Option<&str> {
+        self.checksums_hidden.as_deref()
     }
 
     /// Makes the ingress lead to the newest program for frames between siblings. True if it did not.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    dataplane::{Dataplane, Mark, TcKind, XdpIn},
+    dataplane::{Mark, TcKind, XdpIn},
     error::{Context, Error, Result},
     model::{Kind, Security},
     netlink::Link,
@@ -263,13 +263,13 @@ impl State {
         let has_macvlan = self
             .children_of(iface)
             .any(|(_, child)| self.kind_of(&child.record.value) == Kind::Macvlan);
-        let is_enforced = self.children_of(iface).any(|(_, child)| {
+        let securities = self.children_of(iface).filter_map(|(_, child)| {
             let record = &child.record.value;
-            let network = self.network(&record.spec.network);
-            network.is_ok_and(|network| {
-                rights::policy_of(network, record).security == Security::Enforce
-            })
+            let network = self.network(&record.spec.network).ok()?;
+            Some(rights::policy_of(network, record).security)
         });
+        let strictest = securities.max().unwrap_or(Security::Off);
+        let is_enforced = strictest == Security::Enforce;
         let sees_netns = self.sees_netns;
         let parent = self.parent_mut(iface)?;
         parent.problems.retain(|about, _| {
@@ -283,7 +283,7 @@ impl State {
             let problem = bypass_problem(why, sees_netns && plane.guard_refused().is_none());
             parent.problems.insert(Problem::Bypass, problem);
         }
-        if let Some(why) = Dataplane::misses_checksums().filter(|_| is_enforced) {
+        if let Some(why) = plane.checksums_hidden().filter(|_| strictest != Security::Off) {
             let problem = format!(
                 "pending checksums are not looked for: {why}; a guest in a child, or a child with CAP_NET_RAW, can have \
                  one written over a header that was checked"

@@ -92,7 +92,7 @@ fn transformed(site: &Site) -> Vec<(&'static str, Frame, (u16, u16), u16)> {
     ]
 }
 
-/// A checksum that is still to be made is written behind every check: by the parent, or its NIC. It may be
+/// A pending checksum is written behind every check: by the parent, or its NIC. It may be
 /// that of the transport header that was checked, and no other. A tap device in the child's namespace hands
 /// in such frames, and so does a packet socket that has set `PACKET_VNET_HDR` before its child was
 /// enforced. An honest one, as of a virtual machine behind the tap, passes.
@@ -164,7 +164,7 @@ fn no_checksum_changes_what_was_checked() {
     }
 }
 
-/// What a kernel makes that forwards for others has checksums to be made, and no socket: a container behind
+/// What a kernel makes that forwards for others has pending checksums, and no socket: a container behind
 /// NAT in a child reaches the LAN by TCP.
 #[test]
 fn a_router_in_a_child_forwards_tcp() {

@@ -213,9 +213,9 @@ fn a_namespace_outlives_the_process_that_showed_it() {
     let _ = ping(&first.ns, site.lan.router.ip, 1, Duration::from_millis(20));
     let seen = view(&site, own);
     let shows = |place: &Place| seen["netns"] == *place.ns.path().display().to_string();
-    let (shown, other) = if shows(&first) { (first, second) } else { (second, first) };
-    assert!(shows(&shown) && seen["state"] == "isolated", "{seen}");
-    drop(shown);
+    let (left, other) = if shows(&first) { (first, second) } else { (second, first) };
+    assert!(shows(&left) && seen["state"] == "isolated", "{seen}");
+    drop(left);
     site.daemon.run(&["child", "adopt", &format!("{PARENT}/{own}")]);
     eventually("the link reaches the gateway", SOON, || {
         ping(&other.ns, site.lan.router.ip, 1, Duration::from_millis(20)).is_clean()
