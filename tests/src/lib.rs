@@ -14,6 +14,7 @@
 )]
 
 pub mod bpf;
+pub mod card;
 pub mod container;
 pub mod daemon;
 pub mod docker;

@@ -30,6 +30,10 @@ pub(super) const PARENT_LINKS: [&str; 3] = ["ingress", "egress", "xdp"];
 pub(crate) enum Mark {
     /// An offload has to be given back.
     KeptRxTags,
+    /// The VLAN filter has to be switched on again.
+    VlanFilterOff,
+    /// Promiscuous mode has to be switched off again.
+    Promiscuous,
     /// The clsact qdisc is ours to remove.
     MadeClsact,
     /// Programs are filters of clsact qdiscs.
@@ -38,11 +42,14 @@ pub(crate) enum Mark {
 
 impl Mark {
     /// All of them.
-    const ALL: [Self; 3] = [Self::KeptRxTags, Self::MadeClsact, Self::Filters];
+    const ALL: [Self; 5] =
+        [Self::KeptRxTags, Self::VlanFilterOff, Self::Promiscuous, Self::MadeClsact, Self::Filters];
 
     fn name(self) -> &'static str {
         match self {
             Self::KeptRxTags => "rxvlan",
+            Self::VlanFilterOff => "vlanfilter",
+            Self::Promiscuous => "promisc",
             Self::MadeClsact => "clsact",
             Self::Filters => "filters",
         }

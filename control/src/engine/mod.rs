@@ -37,6 +37,7 @@ mod sub_interface;
 mod tables;
 mod trace;
 mod views;
+mod vlan_filter;
 mod xdp;
 
 pub(crate) use self::{

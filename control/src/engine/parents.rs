@@ -377,6 +377,7 @@ impl State {
             self.sync_tables(iface)?;
         }
         self.attach_programs(iface, xdp).await?;
+        self.sync_vlan_filter(iface).await?;
         self.sync_trace(iface)?;
         self.note_limits(iface)?;
         self.audit(iface, complete).await

@@ -1,6 +1,6 @@
 //! Parents: removing.
 
-use super::state::State;
+use super::{state::State, vlan_filter};
 use crate::{
     dataplane::{Mark, Pins},
     error::{Context, Error, ErrorKind, Result},
@@ -63,6 +63,7 @@ impl State {
                 if pins.has(Mark::KeptRxTags) {
                     ethtool::offload_rx_tags(&link.name)?;
                 }
+                vlan_filter::restore(&pins, &self.netlink, link).await?;
                 plane.remove_filters(&link.name)?;
                 if pins.has(Mark::MadeClsact) {
                     self.netlink.delete_clsact(link.index).await?;

@@ -267,6 +267,8 @@ pub(crate) enum Problem {
     Bypass,
     /// Pending checksums, which the kernel does not show.
     Checksums,
+    /// The VLAN filter of the NIC.
+    VlanFilter,
     /// The MTU of the child with this name.
     Mtu(String),
     /// The last pass of the control loop.

@@ -9,6 +9,7 @@ use super::{
     adopt::Adopted,
     rights,
     state::{Child, State},
+    vlan_filter,
 };
 use crate::{
     dataplane::Pins,
@@ -43,6 +44,7 @@ impl State {
         let parent = self.parent(iface)?;
         let link = parent.link.as_ref();
         let spec = &parent.record.value.spec;
+        let pins = Pins::new(&self.bpffs, iface);
         Ok(ParentView {
             iface: iface.into(),
             state: state_name(link.map(|link| link.up), "missing"),
@@ -59,8 +61,9 @@ impl State {
             networks: self.networks_of(iface).map(|network| network.name.clone()).collect(),
             children: self.children_of(iface).count(),
             adopted: parent.adopted.len(),
-            pins: Pins::new(&self.bpffs, iface).dir().display().to_string(),
+            pins: pins.dir().display().to_string(),
             declared: self.is_declared::<ParentSpec>(iface),
+            changed: vlan_filter::changed(&pins),
             problems: parent.problems.values().cloned().collect(),
         })
     }

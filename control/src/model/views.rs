@@ -1,6 +1,6 @@
 //! What users are shown: parents, networks and children as they are, and what is counted.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub(crate) struct ParentView {
     pub(crate) pins: String,
     /// Whether the configuration file has made it.
     pub(crate) declared: bool,
+    /// What maclane has changed on the NIC, each with its value before, which it has again after `parent rm`.
+    pub(crate) changed: BTreeMap<String, String>,
     /// What is wrong or limited, with the way out; empty if nothing is.
     pub(crate) problems: Vec<String>,
 }

@@ -61,6 +61,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// It is a loopback.
     pub(crate) loopback: bool,
+    /// It is set to take frames for every MAC. (It may do so for a packet socket as well, unseen here.)
+    pub(crate) promiscuous: bool,
     /// What it is.
     pub(crate) kind: LinkKind,
     /// The link that it sits on, or its peer.
@@ -83,6 +85,7 @@ impl From<&LinkMessage> for Link {
             mtu: None,
             up: has(message, LinkFlags::Up),
             loopback: has(message, LinkFlags::Loopback),
+            promiscuous: has(message, LinkFlags::Promisc),
             kind: LinkKind::Device,
             lower: None,
             lower_netns: None,

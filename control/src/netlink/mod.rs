@@ -262,6 +262,15 @@ impl Netlink {
         within("take a link down", self.handle.link().set(message).execute()).await
     }
 
+    /// Makes a link take frames for every MAC (`IFF_PROMISC`), or no longer.
+    pub(crate) async fn set_promiscuous(&self, ifindex: u32, on: bool) -> Result<()> {
+        let link = LinkUnspec::new_with_index(ifindex);
+        let mut message = link.build();
+        message.header.change_mask = LinkFlags::Promisc;
+        message.header.flags = if on { LinkFlags::Promisc } else { LinkFlags::empty() };
+        within("set a link's promiscuous mode", self.handle.link().set(message).execute()).await
+    }
+
     /// Gives a link an alias, and leaves it as it is otherwise.
     pub(crate) async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).alias(alias).build();

@@ -94,6 +94,8 @@ const IN_MACHINES: &[Selected] = &[
         tests: &["links_without_a_record_are_isolated"],
         kernels: BOTH,
     },
+    // The machines have cards.
+    Selected { program: "cards", tests: &[], kernels: BOTH },
     // These need modules that the running kernel may not have, and not a version.
     Selected {
         program: "security",

@@ -61,6 +61,16 @@ const MODULES: &[&str] = &[
     "crypto/ghash-generic",
     "crypto/gcm",
     "drivers/net/macsec",
+    // Emulated cards.
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "drivers/net/vmxnet3/vmxnet3",
 ];
 
 /// Programs of `busybox` that the init script uses.

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Process 1 of the virtual machine: runs the tests, hands out their report, and switches it off.
 export PATH=/bin:/usr/bin HOME=/root
+# Its cards belong to the tests, which nothing says of another machine's.
+export MACLANE_CARDS=1
 export MACLANE_BIN=/usr/bin/maclane MACLANE_OBJECTS=/objects MACLANE_PATIENCE=6
 # The second port is a terminal, but no person sits at it.
 export CARGO_TERM_COLOR=never NEXTEST_NO_INPUT_HANDLER=1 NEXTEST_SHOW_PROGRESS=none

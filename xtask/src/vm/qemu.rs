@@ -32,6 +32,10 @@ const NICENESS: &str = "5";
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 mitigations=off nokaslr audit=0 \
     hardened_usercopy=off init_on_alloc=0 rcupdate.rcu_expedited=1";
 
+/// Emulated cards, two of each on a hub of its own. `tests/src/card.rs` knows them by their MACs: 52:54:00:ca, the hub,
+/// and 1 or 2.
+const CARDS: [&str; 2] = ["virtio-net-pci", "vmxnet3"];
+
 /// For a machine that hangs: longer than the tests take beside all others.
 const LIMIT: Duration = Duration::from_secs(70 * 60);
 
@@ -93,6 +97,15 @@ fn run(kernel: &Kernel, initrd: &Path, work: &Path, report: &Path) -> Result<()>
         .arg(format!("file:{}", report.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    for (hub, device) in CARDS.iter().enumerate() {
+        for card in 1..=2 {
+            qemu.arg("-netdev").arg(format!("hubport,hubid={hub},id=card{hub}-{card}"));
+            let mac = format!("52:54:00:ca:{hub:02x}:{card:02x}");
+            // No machine boots from one.
+            let options = format!("netdev=card{hub}-{card},mac={mac},romfile=");
+            qemu.arg("-device").arg(format!("{device},{options}"));
+        }
+    }
     let mut child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
     let output = child.stdout.take().context("QEMU has no output")?;
     let machine = Machine(Some(child));

@@ -26,13 +26,8 @@ struct Offload {
     why: &'static str,
 }
 
-const IN_THE_WAY: [Offload; 4] = [
-    Offload {
-        feature: "rx-vlan-filter",
-        word: "rx-vlan-filter",
-        xdp_only: false,
-        why: "the card may drop frames of the children's VLANs",
-    },
+/// The daemon itself sees to the filter of VLANs.
+const IN_THE_WAY: [Offload; 3] = [
     Offload {
         feature: "rx-lro",
         word: "lro",
@@ -185,13 +180,13 @@ mod tests {
 
     #[test]
     fn offloads_in_the_way_come_with_the_way_out() {
-        let on = HashSet::from(["rx-vlan-filter", "rx-gro-hw", "rx-checksum"].map(String::from));
+        let on = HashSet::from(["rx-lro", "rx-gro-hw", "rx-checksum"].map(String::from));
         let words = |xdp| {
             let findings = card("eth0", Some("ixgbe"), xdp, Some(&on));
             assert!(findings.iter().all(|finding| finding.status == "warn"));
             findings.into_iter().map(|finding| finding.detail).collect::<String>()
         };
-        assert!(words(false).ends_with("\"ethtool -K eth0 rx-vlan-filter off\""));
+        assert!(words(false).ends_with("\"ethtool -K eth0 lro off\""));
         assert!(words(true).ends_with("\"ethtool -K eth0 rx-gro-hw off\""));
         assert_eq!(card("eth0", None, true, Some(&HashSet::new()))[0].status, "ok");
     }
