@@ -16,12 +16,12 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use nix::unistd::Group;
+use nix::{errno::Errno, unistd::Group};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     error::{Context, Error, Result},
@@ -134,10 +134,17 @@ fn open_socket(path: &Path, users: Users) -> Result<UnixListener> {
     // Nobody can connect before `listen`.
     let mode = if users == Users::Root { 0o600 } else { 0o660 };
     fs::set_permissions(path, Permissions::from_mode(mode))?;
-    if users == Users::Group
-        && let Some(group) = Group::from_name(GROUP)?
-    {
-        chown(path, None, Some(group.gid.as_raw()))?;
+    if users == Users::Group {
+        let group = match Group::from_name(GROUP) {
+            // A system without /etc/group has no groups.
+            Err(Errno::ENOENT) => None,
+            group => group?,
+        };
+        if let Some(group) = group {
+            chown(path, None, Some(group.gid.as_raw()))?;
+        } else {
+            info!("there is no group \"{GROUP}\": the socket serves root alone");
+        }
     }
     Ok(socket.listen(128)?)
 }

@@ -375,10 +375,14 @@ fn packets(site: &Site) -> Vec<Way<'_>> {
         ns.exec(&[&["ip", "-6", "route", "add", "fd77::/64"], &words(&segments)[..]].concat());
     if added.status.success() {
         let socket = ns.enter(|| UdpSocket::bind("[fd99::1]:0").expect("its own address"));
-        ways.push(Way::packet("seg6", move |token| {
+        let mut wrapped = Way::packet("seg6", move |token| {
             let to = SocketAddr::from((Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1), 5001));
             done(socket.send_to(token.as_bytes(), to).map(drop));
-        }));
+        });
+        // The kernel says that the transport header is the routing header, where a NIC would put the checksum
+        // (`net/ipv6/seg6_iptunnel.c`, `seg6_do_srh`).
+        wrapped.shots[0].reason = "hidden_header";
+        ways.push(wrapped);
     } else {
         eprintln!("skipped: no segment routing");
     }
