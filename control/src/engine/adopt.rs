@@ -65,7 +65,12 @@ impl Found {
         };
         let at_path = Netns::open_path(&self.netns).ok().filter(is_it);
         let found = at_path.or_else(|| Netns::all().ok()?.into_iter().find(is_it));
-        found.ok_or_else(|| Error::failed("its namespace is not found; remove the link there"))
+        found.ok_or_else(Self::gone)
+    }
+
+    /// That a link's namespace cannot be found.
+    pub(crate) fn gone() -> Error {
+        Error::failed("its namespace is not found; remove the link there")
     }
 }
 

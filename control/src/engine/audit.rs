@@ -263,12 +263,9 @@ impl State {
         let has_macvlan = self
             .children_of(iface)
             .any(|(_, child)| self.kind_of(&child.record.value) == Kind::Macvlan);
-        let securities = self.children_of(iface).filter_map(|(_, child)| {
-            let record = &child.record.value;
-            let network = self.network(&record.spec.network).ok()?;
-            Some(rights::policy_of(network, record).security)
-        });
-        let strictest = securities.max().unwrap_or(Security::Off);
+        let strictest = self
+            .strictest(self.children_of(iface).map(|(_, child)| child))
+            .map_or(Security::Off, |(network, record)| rights::policy_of(network, record).security);
         let is_enforced = strictest == Security::Enforce;
         let sees_netns = self.sees_netns;
         let parent = self.parent_mut(iface)?;

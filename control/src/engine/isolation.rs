@@ -53,8 +53,7 @@ impl Isolated {
 
     /// Its index, and netlink in its namespace.
     fn inside(&self) -> Result<(u32, Netlink)> {
-        let gone = || Error::failed("its namespace is not found; remove the link there");
-        let found = self.found.as_ref().ok_or_else(gone)?;
+        let found = self.found.as_ref().ok_or_else(Found::gone)?;
         Ok((found.link.index, Netlink::inside(&found.open()?)?))
     }
 

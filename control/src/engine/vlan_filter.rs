@@ -48,7 +48,7 @@ impl Vlans {
 /// How the filter lets frames of other VLANs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opened {
-    /// There is none, or it was off.
+    /// There is none, it was off, or the parent was promiscuous.
     Before,
     /// It is switched off.
     Off,
@@ -122,6 +122,10 @@ async fn open(pins: &Pins, netlink: &Netlink, link: &Link) -> Result<Opened> {
     let doing = || format!("cannot switch off the VLAN filter ({FEATURE}) of {}", link.name);
     let feature = ethtool::feature(&link.name, FEATURE).doing(doing)?;
     let Some(feature) = feature.filter(|feature| feature.is_on) else { return Ok(Opened::Before) };
+    // Also where the driver has refused to switch the filter off: it is not asked again in each pass.
+    if link.promiscuous {
+        return Ok(Opened::Before);
+    }
     // What is made of other links filters nothing itself: they do.
     if !feature.is_fixed && link.kind == LinkKind::Device {
         pins.mark(Mark::VlanFilterOff, true)?;
@@ -132,9 +136,6 @@ async fn open(pins: &Pins, netlink: &Netlink, link: &Link) -> Result<Opened> {
             return Ok(Opened::Off);
         }
         pins.mark(Mark::VlanFilterOff, false)?;
-    }
-    if link.promiscuous {
-        return Ok(Opened::Before);
     }
     failpoint::refuse("promiscuous").doing(doing)?;
     pins.mark(Mark::Promiscuous, true)?;
